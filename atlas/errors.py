@@ -1,0 +1,35 @@
+"""The exceptions of `atlas`; a caller who catches BrainclipError catches them all.
+
+BrainclipError
++-- VolumeError         a volume that cannot be read or makes no sense
++-- SourceError         a data folder or its table
++-- RegistrationError   a volume that does not fit the atlas
++-- PairsError          a folder of pairs
++-- PromptError         a prompt
+"""
+
+from __future__ import annotations
+
+
+class BrainclipError(Exception):
+    """What the user gave cannot be used; the message says what was given, what is possible, what to do."""
+
+
+class VolumeError(BrainclipError):
+    """A volume that is missing, unreadable or not a 3-D image with finite, varying values."""
+
+
+class SourceError(BrainclipError):
+    """A data folder or table that is not laid out as its source distributes it."""
+
+
+class RegistrationError(BrainclipError):
+    """A volume that could not be brought onto the atlas."""
+
+
+class PairsError(BrainclipError):
+    """A folder of pairs that is incomplete, contradicts itself or has another format."""
+
+
+class PromptError(BrainclipError):
+    """A prompt that cannot be read."""

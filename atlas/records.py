@@ -1,0 +1,145 @@
+"""The lines of a folder of pairs: what is written for a slice, and the folder read back."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from atlas.caption import caption, keywords
+from atlas.cohort import SPLITS
+from atlas.errors import PairsError
+from atlas.facts import Facts
+
+FORMAT = 1
+PERSON = ("age", "sex", "handedness", "site", "field_strength", "health", "ventricles")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One slice and its caption. file_name is relative to the folder of pairs; split is one of SPLITS."""
+
+    file_name: str
+    subject: str
+    split: str
+    facts: Facts
+    text: str
+    keywords: tuple[str, ...]
+
+
+def read_dataset(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """The content of dataset.json. Raises PairsError if it is missing (incomplete) or of another format."""
+    path = Path(folder) / "dataset.json"
+    if not path.exists():
+        raise PairsError(
+            f"{folder}: no dataset.json, so this is no complete folder of pairs; run `brainclip pairs`"
+        )
+    try:
+        dataset = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise PairsError(f"{path}: not readable as JSON ({error}); run `brainclip pairs` again") from error
+    if not isinstance(dataset, dict) or dataset.get("format") != FORMAT:
+        found = dataset.get("format") if isinstance(dataset, dict) else None
+        raise PairsError(
+            f"{path}: format {found!r}, this version reads {FORMAT}; rebuild with `brainclip pairs`"
+        )
+    return dataset
+
+
+def read_pairs(folder: str | os.PathLike[str], split: str | None = None) -> list[Pair]:
+    """The pairs of a folder, in the order of metadata.jsonl; of one split, or of all.
+
+    Raises PairsError for an incomplete folder, another format, a subject in two splits, or missing files.
+    """
+    folder = Path(folder)
+    if split is not None and split not in SPLITS:
+        raise PairsError(f"split {split!r}; possible: {', '.join(SPLITS)}")
+    dataset = read_dataset(folder)
+    volumes: dict[tuple[str, str], dict[str, float]] = {}
+    for line in read_lines(folder / "volumes.jsonl"):
+        volumes[line["subject"], line["session"]] = line["volumes"]
+    split_of: dict[str, str] = {}
+    pairs: list[Pair] = []
+    count = 0
+    for line in read_lines(folder / "metadata.jsonl"):
+        count += 1
+        if split_of.setdefault(line["subject"], line["split"]) != line["split"]:
+            raise PairsError(
+                f"{folder}: subject {line['subject']!r} is in both {split_of[line['subject']]} and "
+                f"{line['split']}; rebuild with `brainclip pairs`"
+            )
+        if split in (None, line["split"]):
+            facts = facts_of(line, volumes.get((line["subject"], line["session"]), {}))
+            pairs.append(
+                Pair(
+                    line["file_name"],
+                    line["subject"],
+                    line["split"],
+                    facts,
+                    line["text"],
+                    tuple(line["keywords"]),
+                )
+            )
+    on_disk = sum(1 for part in SPLITS for _ in (folder / part).rglob("*.png"))
+    if not dataset["pairs"] == count == on_disk:
+        raise PairsError(
+            f"{folder}: dataset.json lists {dataset['pairs']} pairs, metadata.jsonl {count}, and there are "
+            f"{on_disk} pictures; copy the folder again or rebuild it with `brainclip pairs`"
+        )
+    return pairs
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a file of JSON lines; PairsError if it is missing or damaged."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                yield json.loads(line)
+    except FileNotFoundError as error:
+        raise PairsError(
+            f"{path}: missing; copy the folder again or rebuild it with `brainclip pairs`"
+        ) from error
+    except ValueError as error:
+        raise PairsError(
+            f"{path}: not readable as JSON lines ({error}); rebuild with `brainclip pairs`"
+        ) from error
+
+
+def line_of(file_name: str, subject: str, split: str, session: str, facts: Facts) -> dict[str, Any]:
+    """One line of metadata.jsonl: the same columns for every slice, whatever is known of it."""
+    return {
+        "file_name": file_name,
+        "text": caption(facts, seed=zlib.crc32(file_name.encode())).text,
+        "keywords": list(keywords(facts)),
+        "subject": subject,
+        "session": session,
+        "split": split,
+        "source": facts.source,
+        "plane": facts.plane,
+        "position_mm": facts.position_mm,
+        "modality": facts.modality,
+        "level": facts.level,
+        **{name: facts.known.get(name) for name in PERSON},
+        "regions": list(facts.regions),
+        "areas_mm2": list(facts.regions.values()),
+    }
+
+
+def facts_of(line: Mapping[str, Any], volumes: dict[str, float]) -> Facts:
+    return Facts(
+        plane=line["plane"],
+        position_mm=line["position_mm"],
+        modality=line["modality"],
+        level=line["level"],
+        regions={
+            sys.intern(name): area for name, area in zip(line["regions"], line["areas_mm2"], strict=True)
+        },
+        volumes=volumes,
+        known={name: line[name] for name in PERSON if line[name] is not None},
+        source=line["source"],
+    )

@@ -1,0 +1,298 @@
+"""A healthy cohort made from anatomies: warps, ageing, four contrasts with scanner effects, and true labels.
+
+Run as `python -m atlas.simulate FOLDER --subjects N --spacing 1.5 --seed 0`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from atlas.anatomy import (
+    CORTEX_REGIONS,
+    LABEL_MAP_LICENCE,
+    TEMPLATE_LICENCE,
+    TISSUES,
+    Anatomy,
+    load_anatomy,
+    native_ventricles_ml,
+)
+from atlas.errors import SourceError
+from atlas.simulate_shape import (
+    CSF,
+    Person,
+    add_lesions,
+    age_cortex,
+    apply_affine,
+    draw_person,
+    generator_for,
+    output_grid,
+    sample,
+    sample_labels,
+    warped_positions,
+)
+from atlas.simulate_signal import draw_scanner, picture, smooth_field, tissue_values, weights_of_texture
+from atlas.slices import MODALITIES
+
+__all__ = ["Anatomy", "Simulated", "load_anatomy", "simulate_subject", "write_cohort"]
+
+INT16_STEP = 1e-3  # images are about 0 to 1
+TEXTURE = (0.008, 0.03, 0.03)  # relative scatter of proton density, T1 and T2 within a tissue
+SUBJECTS_AT_ONCE = 12  # with one anatomy, which takes 10 s to load
+
+
+@dataclass(frozen=True, eq=False)
+class Simulated:
+    """One simulated person: float32 images by modality, zero outside the brain, and int32 labels."""
+
+    images: dict[str, nib.Nifti1Image]
+    labels: nib.Nifti1Image
+    age: float
+    sex: str
+    seed: int
+
+
+def simulate_subject(
+    anatomy: Anatomy,
+    *,
+    seed: int,
+    age: float | None = None,
+    sex: str | None = None,
+    modalities: Sequence[str] = MODALITIES,
+    spacing_mm: float = 1.0,
+) -> Simulated:
+    """One simulated person on a grid near MNI152, brain only.
+
+    age in years (18 to 90) and sex ("female" or "male") are drawn when not given. The result depends on
+    (anatomy, seed, age, sex, spacing) alone; a seed at two ages is the same person, younger and older.
+    Raises SourceError for an age, sex or modality outside these.
+    """
+    person = draw_person(seed, age, sex)
+    for modality in modalities:
+        if modality not in MODALITIES:
+            raise SourceError(f"modality {modality!r}; possible: {', '.join(MODALITIES)}")
+    affine, shape = output_grid(spacing_mm)
+    positions = warped_positions(anatomy, person, seed, affine, shape)
+    voxels = apply_affine(np.linalg.inv(anatomy.affine), positions)
+
+    tissues = sample(torch.from_numpy(anatomy.tissues), voxels)
+    white, ventricle, depth, cerebellum, sulci = sample(torch.from_numpy(anatomy.maps()), voxels)
+    tissues = age_cortex(tissues, white, sulci, person, generator_for(seed, "ageing"), spacing_mm)
+    lesions = generator_for(seed, "lesions")
+    tissues = add_lesions(tissues, ventricle, white, cerebellum, person, lesions, spacing_mm)
+
+    brain = depth > 0
+    labels = sample_labels(anatomy.labels, voxels)
+    in_fluid = np.isin(labels, CORTEX_REGIONS) & (tissues[CSF] > 0.5).numpy()
+    labels[in_fluid | ~brain.numpy()] = 0
+    pictures = scan(tissues, brain, person, seed, modalities, spacing_mm)
+    images = {modality: nib.Nifti1Image(data.numpy(), affine) for modality, data in pictures.items()}
+    return Simulated(images, nib.Nifti1Image(labels, affine), person.age, person.sex, seed)
+
+
+def scan(
+    tissues: Tensor, brain: Tensor, person: Person, seed: int, modalities: Sequence[str], spacing_mm: float
+) -> dict[str, Tensor]:
+    """Pictures by modality, (X, Y, Z) float32, zero outside `brain`, from fractions of TISSUES and lesion."""
+    shape = tuple(brain.shape)
+    scanner = draw_scanner(generator_for(seed, "scanner"))
+    values = tissue_values((*TISSUES, "lesion"), person.age, generator_for(seed, "tissues"))
+    generator = generator_for(seed, "texture")
+    fine = smooth_field(generator, shape, 1.1 / spacing_mm)
+    broad = smooth_field(generator, shape, 5.0 / spacing_mm, 3)
+    texture = (0.5 * fine + 0.5 * broad) * torch.tensor(TEXTURE)[:, None, None, None]
+    texture *= 1 - tissues[CSF]  # fluid is even
+    pictures = {}
+    for modality in modalities:
+        generator = generator_for(seed, modality)
+        bias = torch.exp(scanner.bias * smooth_field(generator, shape, 45 / spacing_mm)[0])
+        image = picture(
+            weights_of_texture(modality, values, scanner),
+            tissues,
+            texture,
+            brain=brain,
+            psf=scanner.blur_mm / spacing_mm,
+            bias=bias,
+            noise=scanner.noise / spacing_mm,  # larger voxels, less noise
+            generator=generator,
+        )
+        pictures[modality] = image * brain
+    return pictures
+
+
+def write_cohort(
+    folder: Path | str,
+    *,
+    subjects: int,
+    spacing_mm: float = 1.5,
+    seed: int = 0,
+    anatomies: Path | str | None = None,
+    workers: int = 2,
+    start: int = 0,
+) -> None:
+    """Nothing; `folder` then holds subjects `start` + 1 to `start` + `subjects` in a BIDS-like layout.
+
+    Images int16 in steps of 1/1000, labels int32, participants.tsv. Subject k depends on (seed, k, anatomies)
+    alone. Finished subjects are kept, so an interrupted run continues. Raises SourceError for an anatomies
+    folder without label maps.
+    """
+    folder = Path(folder)
+    bases = anatomy_files(anatomies)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "dataset_description.json", json.dumps(description(anatomies is not None), indent=2))
+    by_anatomy: dict[Path | None, list[int]] = {}
+    for number in range(start, start + subjects):
+        if not subject_folder(folder, number).exists():
+            by_anatomy.setdefault(anatomy_of(seed, number, bases), []).append(number)
+    tasks = [
+        (folder, numbers[i : i + SUBJECTS_AT_ONCE], seed, spacing_mm, base)
+        for base, numbers in by_anatomy.items()
+        for i in range(0, len(numbers), SUBJECTS_AT_ONCE)
+    ]
+    if tasks:
+        missing = sum(map(len, by_anatomy.values()))
+        pool = multiprocessing.get_context("spawn").Pool(min(workers, len(tasks)))
+        with pool, tqdm(total=missing, desc="simulate", unit="subject") as bar:
+            for written in pool.imap_unordered(write_subjects, tasks):
+                bar.update(written)
+    write_participants(folder)
+
+
+def anatomy_files(anatomies: Path | str | None) -> dict[Path | None, float]:
+    """The anatomies to draw from, the template (None) and every label map, with their ventricles in ml."""
+    if anatomies is None:
+        return {None: 0.0}
+    files = sorted(Path(anatomies).glob("*.nii*"))
+    if not files:
+        raise SourceError(
+            f"{anatomies}: no label maps (*.nii, *.nii.gz) in it; give a folder of them, or none"
+        )
+    return {None: 0.0, **{path: native_ventricles_ml(path) for path in files}}
+
+
+def anatomy_of(seed: int, number: int, bases: dict[Path | None, float]) -> Path | None:
+    """The anatomy of subject `number`: any whose ventricles are not far too large for this person's age."""
+    person = draw_person(subject_seed(seed, number), None, None)
+    fitting = [base for base, millilitres in bases.items() if millilitres < 2 * person.ventricles_ml]
+    return fitting[int(np.random.SeedSequence([seed, number, 1]).generate_state(1)[0]) % len(fitting)]
+
+
+def subject_seed(seed: int, number: int) -> int:
+    """The seed of subject `number` of a cohort."""
+    return int(np.random.SeedSequence([seed, number, 0]).generate_state(1)[0])
+
+
+def subject_folder(folder: Path, number: int) -> Path:
+    """Where subject `number` (from 0) lies; its name counts from 1."""
+    return folder / f"sub-{number + 1:04d}"
+
+
+@lru_cache(maxsize=1)
+def cached_anatomy(spacing_mm: float, label_map: Path | None) -> Anatomy:
+    """load_anatomy, keeping the last one."""
+    return load_anatomy(spacing_mm, label_map)
+
+
+def write_subjects(task: tuple[Path, list[int], int, float, Path | None]) -> int:
+    """How many subjects were written; each folder appears at once, complete, by rename. Runs in a worker."""
+    folder, numbers, seed, spacing_mm, base = task
+    torch.set_num_threads(1)  # one process per core instead
+    anatomy = cached_anatomy(spacing_mm, base)
+    for number in numbers:
+        simulated = simulate_subject(anatomy, seed=subject_seed(seed, number), spacing_mm=spacing_mm)
+        final = subject_folder(folder, number)
+        unfinished = folder / f".{final.name}.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        (unfinished / "anat").mkdir(parents=True)
+        stem = unfinished / "anat" / final.name
+        for modality, image in simulated.images.items():
+            suffix = modality if modality == "FLAIR" else f"{modality}w"
+            steps = np.asanyarray(image.dataobj) / INT16_STEP
+            write_integers(steps, np.int16, image.affine, f"{stem}_{suffix}.nii.gz")
+        labels = np.asanyarray(simulated.labels.dataobj)
+        write_integers(labels, np.int32, simulated.labels.affine, f"{stem}_dseg.nii.gz")
+        facts = {"age": simulated.age, "sex": simulated.sex, "anatomy": anatomy.name, "seed": simulated.seed}
+        write_text(unfinished / f"{final.name}.json", json.dumps(facts))
+        unfinished.rename(final)
+    return len(numbers)
+
+
+def write_integers(data: np.ndarray, kind: type[np.integer], affine: np.ndarray, path: str) -> None:
+    """Nothing; a NIfTI file of integers that says in its header that it is synthetic."""
+    limit = np.iinfo(kind).max
+    image = nib.Nifti1Image(np.clip(np.round(data), 0, limit).astype(kind), affine)
+    image.header["descrip"] = "synthetic, atlas.simulate"
+    nib.save(image, path)
+
+
+def write_participants(folder: Path) -> None:
+    """Nothing; participants.tsv lists every subject in the folder, participants.json explains its columns."""
+    rows = ["participant_id\tage\tsex\tanatomy"]
+    for path in sorted(folder.glob("sub-*/sub-*.json")):
+        facts = json.loads(path.read_text())
+        rows.append(f"{path.stem}\t{facts['age']}\t{facts['sex']}\t{facts['anatomy']}")
+    write_text(folder / "participants.tsv", "\n".join(rows))
+    columns = {
+        "age": {"Description": "simulated age", "Units": "years"},
+        "sex": {"Description": "simulated sex", "Levels": {"female": "female", "male": "male"}},
+        "anatomy": {"Description": "the anatomy that the subject was warped from"},
+    }
+    write_text(folder / "participants.json", json.dumps(columns, indent=2))
+
+
+def description(label_maps: bool) -> dict[str, object]:
+    """What dataset_description.json says: synthetic, and what the images derive from."""
+    return {
+        "Name": "Simulated healthy brains (synthetic)",
+        "BIDSVersion": "1.9.0",
+        "DatasetType": "derivative",
+        "License": "; ".join([TEMPLATE_LICENCE] + [LABEL_MAP_LICENCE] * label_maps),
+        "GeneratedBy": [{"Name": "atlas.simulate", "Description": "synthetic images, no person's scan"}],
+    }
+
+
+def write_text(path: Path, text: str) -> None:
+    """Nothing; `path` holds `text` and a newline, never half of it."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(text + "\n")
+    unfinished.rename(path)
+
+
+def main() -> None:
+    """Nothing; writes the cohort that the command line asks for."""
+    parser = argparse.ArgumentParser(prog="python -m atlas.simulate", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--subjects", type=int, required=True)
+    parser.add_argument("--spacing", type=float, default=1.5, help="mm")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--anatomies", type=Path, help="folder of whole-head label maps (FreeSurfer ids)")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--start", type=int, default=0, help="number of the first subject, from 0")
+    asked = parser.parse_args()
+    write_cohort(
+        asked.folder,
+        subjects=asked.subjects,
+        spacing_mm=asked.spacing,
+        seed=asked.seed,
+        anatomies=asked.anatomies,
+        workers=asked.workers,
+        start=asked.start,
+    )
+    sys.stdout.write(f"{asked.folder}: {asked.subjects} simulated subjects\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+"""Recipes: one frozen dataclass per stage, read from one TOML file with a table per stage.
+
+Every number the training depends on is here, so a run folder (which holds the recipe as resolved) can be run again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from brainclip.errors import RecipeError
+
+
+@dataclass(frozen=True)
+class SimulateRecipe:
+    """A simulated cohort to be made when a pairs table asks for source = "simulated" without an input."""
+
+    subjects: int = 8
+    spacing_mm: float = 1.5
+    seed: int = 0
+    anatomies: str = ""  # folder of whole-head label maps; empty: the ICBM152 template alone
+    workers: int = 2
+
+
+@dataclass(frozen=True)
+class PairsRecipe:
+    """One pairs folder: where the scans are and how they are cut."""
+
+    source: str = "simulated"
+    input: str = ""  # empty: the cohort of [simulate]
+    masks: str = ""
+    every_mm: float = 6.0
+    modalities: tuple[str, ...] = ()
+    nonlinear: bool = True
+    limit: int = 0  # subjects; 0: all
+    workers: int = 2
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """What every training stage shares. Rate: linear warm-up, constant, linear decay over the last `decay` steps."""
+
+    mix: dict[str, float] = field(default_factory=lambda: {"simulated": 1.0})  # pairs table -> share of each batch
+    steps: int = 1000
+    batch: int = 32
+    rate: float = 1e-3
+    warmup: int = 100
+    decay: int = 0
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    ema: float = 0.995  # 0.999 is too slow for runs of a thousand steps
+    precision: str = "no"  # "no", "bf16" or "fp16", as accelerate names them
+    device: str = "auto"  # "auto": what accelerate finds; "cpu"
+    save_every: int = 200
+    sample_every: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ClipRecipe(TrainingRecipe):
+    """CLIP from scratch with two small open_clip towers."""
+
+    vocabulary: int = 2048
+    context: int = 77
+    embedding: int = 192
+    patch: int = 16
+    vision_width: int = 192
+    vision_layers: int = 6
+    text_width: int = 192
+    text_layers: int = 4
+    head_width: int = 64
+
+
+@dataclass(frozen=True)
+class VaeRecipe(TrainingRecipe):
+    """Autoencoder: closed-form patch encoder, learned residual decoder."""
+
+    patch: int = 8
+    latents: int = 16
+    widths: tuple[int, ...] = (128, 96, 48)
+    blocks: int = 2
+    whiten: float = 0.5
+    noise: float = 0.2
+    crop: int = 64
+    basis_slices: int = 4000
+
+
+@dataclass(frozen=True)
+class PriorRecipe(TrainingRecipe):
+    """Diffusion prior from text embedding to image embedding."""
+
+    layers: int = 4
+    heads: int = 3
+    head_width: int = 64
+    caption_dropout: float = 0.1
+    timesteps: int = 1000
+    sampling_steps: int = 10
+    guidance: float = 1.5
+
+
+@dataclass(frozen=True)
+class DecoderRecipe(TrainingRecipe):
+    """Latent diffusion decoder conditioned on the image embedding, trained as a rectified flow."""
+
+    channels: tuple[int, ...] = (64, 96, 192)
+    layers: int = 1
+    head_width: int = 32
+    groups: int = 16
+    expected_width: int = 128
+    embedding_dropout: float = 0.1
+    embedding_noise: float = 0.0  # standard deviation, in whitened units
+    sampling_steps: int = 12
+    guidance: float = 1.5
+
+
+@dataclass(frozen=True)
+class AdapterRecipe(TrainingRecipe):
+    """LoRA on the decoder's attention layers (and on the expected-latents network, when `expected`)."""
+
+    rank: int = 16
+    alpha: int = 16
+    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+    expected: bool = True
+    embedding_dropout: float = 0.1
+    modalities: tuple[str, ...] = ("T1",)  # generate() prefers this adapter for these contrasts when default is true
+    default: bool = False
+
+
+@dataclass(frozen=True)
+class JudgeRecipe(TrainingRecipe):
+    """The independent judge of the evaluation: a small convolutional network, never the model's CLIP."""
+
+    width: int = 32
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole model: every stage from cohort to evaluation. `folder` holds all that it makes."""
+
+    name: str = "mini"
+    folder: str = "runs/mini"
+    size: int = 128
+    spacing_mm: float = 1.5
+    simulate: SimulateRecipe = field(default_factory=SimulateRecipe)
+    pairs: dict[str, PairsRecipe] = field(default_factory=dict)
+    clip: ClipRecipe = field(default_factory=ClipRecipe)
+    vae: VaeRecipe = field(default_factory=VaeRecipe)
+    prior: PriorRecipe = field(default_factory=PriorRecipe)
+    decoder: DecoderRecipe = field(default_factory=DecoderRecipe)
+    adapter: dict[str, AdapterRecipe] = field(default_factory=dict)
+    judge: JudgeRecipe = field(default_factory=JudgeRecipe)
+
+    def pairs_folder(self, name: str) -> Path:
+        """The folder of the pairs table `name`. RecipeError when there is no such table."""
+        if name not in self.pairs:
+            raise RecipeError(f"recipe {self.name!r} has no table [pairs.{name}]; it has: {', '.join(self.pairs) or 'none'}")
+        return Path(self.folder) / "pairs" / name
+
+
+def load_recipe(path: Path | str, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+    """The recipe in a TOML file, with `overrides` such as "clip.steps=10" applied.
+
+    Raises RecipeError for an unreadable file, an unknown key, or a value of the wrong type.
+    """
+    path = Path(path)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such recipe; the bundled ones are recipes/tiny.toml and recipes/mini.toml") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"{path}: not a readable TOML file: {error}") from None
+    for text in overrides:
+        _override(table, text)
+    return _build(Recipe, table, str(path), "")
+
+
+def _override(table: dict[str, Any], text: str) -> None:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise RecipeError(f"--set {text!r}: expected key=value, for example clip.steps=10")
+    try:
+        parsed = tomllib.loads(f"v = {value}")["v"]
+    except tomllib.TOMLDecodeError:
+        parsed = value  # a bare word is a string
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise RecipeError(f"--set {text!r}: {parent!r} is not a table")
+    table[last] = parsed
+
+
+def _build(kind: type[Any], value: Any, path: str, where: str) -> Any:
+    """A dataclass of the given kind from a TOML table, every key and type checked."""
+    if not isinstance(value, dict):
+        raise RecipeError(f"{path}: [{where}] should be a table, not {value!r}")
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(value) - set(hints))
+    if unknown:
+        place = f" in [{where}]" if where else ""
+        raise RecipeError(f"{path}: unknown key {unknown[0]!r}{place}; known keys: {', '.join(hints)}")
+    return kind(**{key: _convert(hints[key], item, path, f"{where}.{key}".lstrip(".")) for key, item in value.items()})
+
+
+def _convert(hint: Any, value: Any, path: str, where: str) -> Any:
+    """`value` as the hinted type: a dataclass, a dict of them, a tuple, or a plain value."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _build(typing.cast(type, hint), value, path, where)
+    if origin is dict and isinstance(value, dict):
+        return {key: _convert(arguments[1], item, path, f"{where}.{key}") for key, item in value.items()}
+    if origin is tuple and isinstance(value, list):
+        return tuple(_convert(arguments[0], item, path, where) for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    plain = isinstance(hint, type) and not isinstance(hint, types.GenericAlias)
+    if plain and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
+        return value
+    name = hint.__name__ if plain else str(hint)
+    raise RecipeError(f"{path}: {where} = {value!r} should be of type {name}")
+
+
+def as_dict(recipe: Any) -> dict[str, Any]:
+    """A recipe as plain JSON types, tuples as lists."""
+    return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(recipe))))
+
+
+def digest(value: Any) -> str:
+    """A short stable hash (16 hex digits) of plain JSON types."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

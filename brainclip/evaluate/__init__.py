@@ -1,0 +1,124 @@
+"""Evaluation of a trained recipe: adherence, retrieval, embeddings, reconstruction, timing, and sheets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from brainclip.config import Recipe, as_dict, digest, load_recipe
+from brainclip.errors import BrainclipError
+from brainclip.weights import read_json, write_json
+
+if TYPE_CHECKING:
+    from brainclip.data import PairDataset
+    from brainclip.model import BrainCLIP
+
+FORMAT = 1  # of the parts; a part made by another format is made again
+SPLITS = ("validation", "test")
+
+
+def evaluate(
+    recipe_path: Path | str,
+    *,
+    overrides: list[str] | tuple[str, ...] = (),
+    out: Path | str | None = None,
+    prompts: int = 200,
+    split: str = "test",
+    dry_run: bool = False,
+) -> str:
+    """A line of result of <folder>/model on a held-out split. Trains the judge first if it is not there.
+
+    Writes report.json, report.md, contact_sheet.png and misses.png into `out` (<folder>/evaluate). Each
+    finished part and each picture is kept, so a stopped evaluation goes on where it was. split: "validation"
+    to choose by, "test" to report. RecipeError for a faulty recipe, WeightsError and PairsError for what is
+    not yet made.
+    """
+    recipe = load_recipe(recipe_path, overrides)
+    if split not in SPLITS:
+        raise BrainclipError(f"split {split!r}; a model is evaluated on: {', '.join(SPLITS)}")
+    if prompts < 1:
+        raise BrainclipError(f"{prompts} prompts; at least one is needed")
+    folder = Path(out) if out is not None else Path(recipe.folder) / "evaluate"
+    if dry_run:
+        judge = json.dumps(as_dict(recipe.judge))
+        return f"evaluate: would write {folder} on the {split} split with {prompts} prompts; judge {judge}"
+    return _evaluate(recipe, folder, prompts, split)
+
+
+def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str) -> str:
+    from brainclip.data import PairDataset
+    from brainclip.evaluate.adherence import adherence, judge_scores
+    from brainclip.evaluate.embeddings import embeddings
+    from brainclip.evaluate.judge import Judge, train_judge
+    from brainclip.evaluate.reconstruction import reconstruction
+    from brainclip.evaluate.report import markdown
+    from brainclip.evaluate.retrieval import retrieval
+    from brainclip.evaluate.timing import timing
+    from brainclip.model import load
+
+    model = load(Path(recipe.folder) / "model")
+    data = PairDataset([recipe.pairs_folder(name) for name in recipe.pairs], split)
+    train_judge(recipe)
+    judge = Judge.load(Path(recipe.folder) / "judge")
+    cards = [read_json(path) for path in sorted(model.folder.glob("decoder/adapters/*/adapter.json"))]
+    made_by, pictures = digest([model.card, cards]), folder / "pictures"
+
+    def part(name: str, inputs: list[Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """A part's figures: read from parts/<name>.json where that was made from the same inputs."""
+        key, path = digest([FORMAT, name, *inputs]), folder / "parts" / f"{name}.json"
+        if path.is_file() and (kept := read_json(path)).get("key") == key:
+            return dict(kept["figures"])
+        figures = compute()
+        write_json(path, {"key": key, "figures": figures})
+        return figures
+
+    def adhered() -> dict[str, Any]:
+        return adherence(model, judge, recipe, data, n=prompts, folder=pictures)
+
+    def reconstructed() -> dict[str, Any]:
+        return reconstruction(model.decoder.vae, data)
+
+    report: dict[str, Any] = {
+        "model": model.name,
+        "split": split,
+        "slices": {f.name: int((data.folder_of == k).sum()) for k, f in enumerate(data.folders)},
+        "subjects": {f.name: data.datasets[k]["subjects"][split] for k, f in enumerate(data.folders)},
+        "pairs": data.hash,
+        "interval": "95 %: Wilson or bootstrap; over subjects for held-out slices; of times the extremes",
+        "judge": {
+            "hash": judge.hash,
+            "trained_on": list(recipe.judge.mix),
+            "note": "sagittal positions are judged as the distance from the midline",
+            "held_out": part("judge", [judge.hash, data.hash, split], lambda: judge_scores(judge, data)),
+        },
+        "adherence": part("adherence", [made_by, judge.hash, data.hash, split, prompts], adhered),
+        "retrieval": part("retrieval", [made_by, data.hash, split], lambda: retrieval(model.clip, data)),
+        "embeddings": part("embeddings", [made_by, data.hash, split], lambda: embeddings(model, data)),
+        "reconstruction": part("reconstruction", [made_by, data.hash, split], reconstructed),
+        "timing": part("timing", [made_by], lambda: timing(model)),
+    }
+    _sheets(model, recipe, data, report["adherence"]["prompts"]["records"], folder)
+    (folder / "report.md").write_text(markdown(report), encoding="utf-8")
+    write_json(folder / "report.json", report)  # last: its presence means complete
+    found, cold = report["adherence"]["generated"], report["timing"]["cold"]["seconds"]["value"]
+    names = ("plane", "contrast", "position", "age_order")
+    line = ", ".join(f"{name} {found[name]['value']}" for name in names)
+    return f"evaluate: {folder / 'report.json'} ({line}; {prompts} prompts; cold picture {cold} s)"
+
+
+def _sheets(
+    model: BrainCLIP, recipe: Recipe, data: PairDataset, records: list[dict[str, Any]], folder: Path
+) -> None:
+    """contact_sheet.png, and misses.png with up to 24 pictures that the judge took for something else."""
+    from brainclip.evaluate.prompts import Asked
+    from brainclip.evaluate.sheet import contact_sheet
+
+    contact_sheet(model, recipe, data, folder / "contact_sheet.png", folder / "pictures")
+    missed = [record for record in records if record["missed"]][:24]
+    (folder / "misses.png").unlink(missing_ok=True)
+    if missed:
+        asked, seeds = [Asked(**record["asked"]) for record in missed], [record["seed"] for record in missed]
+        path = folder / "misses.png"
+        contact_sheet(model, recipe, data, path, folder / "pictures", asked=asked, seeds=seeds)

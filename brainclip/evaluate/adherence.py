@@ -1,0 +1,138 @@
+"""Adherence: does the picture show what was asked? Said by the judge, beside its word on true slices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from atlas.caption import Facts
+from brainclip.config import Recipe
+from brainclip.data import PairDataset
+from brainclip.evaluate.figures import Figure, average, proportion, spearman
+from brainclip.evaluate.judge import Judge, Verdicts, judge_dataset, judged_position
+from brainclip.evaluate.pictures import generated, nearest, tables_of
+from brainclip.evaluate.prompts import VENTRICLES_MM, Asked, prompts
+from brainclip.model import BrainCLIP
+
+NEAR_MM = 8.0
+SEEDS = 16  # different noises; the prompts of one seed are made together
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What N slices should show, or do: plane, modality (N,) words; position_mm (N,); age (N,) nan where not
+    stated; female (N,) 1, 0 or nan; subject (N,) names, or None for prompts, which are independent."""
+
+    plane: np.ndarray
+    modality: np.ndarray
+    position_mm: np.ndarray
+    age: np.ndarray
+    female: np.ndarray
+    subject: np.ndarray | None = None
+
+    def take(self, rows: np.ndarray) -> Wanted:
+        """The part at `rows`."""
+        kept: dict[str, Any] = {key: None if v is None else v[rows] for key, v in vars(self).items()}
+        return Wanted(**kept)
+
+
+def wanted_of(rows: Sequence[Asked] | Sequence[Facts], subjects: Sequence[str] | None = None) -> Wanted:
+    """Wanted from prompts, or from the facts of slices and their subjects."""
+    ages, sexes = [], []
+    for row in rows:
+        known = row.known if isinstance(row, Facts) else {"age": row.age, "sex": row.sex}
+        ages.append(np.nan if known.get("age") is None else known["age"])
+        sexes.append({"female": 1.0, "male": 0.0}.get(str(known.get("sex")), np.nan))
+    return Wanted(
+        plane=np.array([row.plane for row in rows]),
+        modality=np.array([row.modality for row in rows]),
+        position_mm=np.array([row.position_mm for row in rows], dtype=float),
+        age=np.array(ages, dtype=float),
+        female=np.array(sexes),
+        subject=None if subjects is None else np.array(subjects),
+    )
+
+
+def scores(verdicts: Verdicts, wanted: Wanted) -> dict[str, Figure]:
+    """Figures of what was judged against what was wanted.
+
+    position: share judged within 8 mm, a wrong plane counting as a miss; sagittal positions are distances
+    from the midline. age_order: Spearman of wanted against judged age on axial slices at the ventricles,
+    age_error the mean absolute error in years there.
+    """
+    who = wanted.subject
+    plane_right = verdicts.plane == wanted.plane
+    places = [judged_position(p, mm) for p, mm in zip(wanted.plane, wanted.position_mm, strict=True)]
+    near = plane_right & (np.abs(verdicts.position_mm - np.array(places)) <= NEAR_MM)
+    figures = {
+        "plane": proportion(plane_right, who),
+        "contrast": proportion(verdicts.modality == wanted.modality, who),
+        "position": proportion(near, who),
+    }
+    for plane in np.unique(wanted.plane):
+        rows = wanted.plane == plane
+        figures[f"position_{plane}"] = proportion(near[rows], None if who is None else who[rows])
+    low, high = VENTRICLES_MM
+    at_ventricles = (wanted.position_mm >= low) & (wanted.position_mm <= high)
+    aged = (wanted.plane == "axial") & at_ventricles & np.isfinite(wanted.age)
+    people = None if who is None else who[aged]
+    figures["age_order"] = spearman(wanted.age[aged], verdicts.age[aged], people)
+    figures["age_error"] = average(np.abs(wanted.age - verdicts.age)[aged], people)
+    known = np.isfinite(wanted.female)
+    said = (verdicts.female[known] > 0.5) == (wanted.female[known] == 1)
+    figures["sex"] = proportion(said, None if who is None else who[known])
+    return figures
+
+
+def judge_scores(judge: Judge, data: PairDataset) -> dict[str, dict[str, Figure]]:
+    """The judge's own held-out scores, for each pairs folder by its name, simulated and real apart."""
+    verdicts = judge_dataset(judge, data)
+    wanted = wanted_of([pair.facts for pair in data.pairs], [pair.subject for pair in data.pairs])
+    result = {}
+    for number, folder in enumerate(data.folders):
+        rows = np.flatnonzero(data.folder_of == number)
+        result[folder.name] = scores(verdicts.take(rows), wanted.take(rows))
+    return result
+
+
+def adherence(
+    model: BrainCLIP, judge: Judge, recipe: Recipe, data: PairDataset, *, n: int, folder: Path
+) -> dict[str, dict[str, Any]]:
+    """Scores of pictures for n prompts ("generated") and of the held-out slice nearest to each ("held_out").
+
+    A held-out slice is compared with its own facts. "prompts": what was asked and judged, one record a
+    prompt.
+    """
+    asked = prompts(n, modalities=model.card["modalities"])
+    seeds = [k % SEEDS for k in range(len(asked))]
+    pictures = generated(model, [row.text for row in asked], seeds, folder)
+    verdicts = judge.verdicts(pictures.images)
+    rows = []
+    for row, adapter in zip(asked, pictures.adapters, strict=True):
+        rows.append(nearest(data, row, [recipe.pairs_folder(name) for name in tables_of(recipe, adapter)]))
+    found = np.array([row for row in rows if row >= 0])
+    true = wanted_of([data.pairs[i].facts for i in found], [data.pairs[i].subject for i in found])
+    records = []
+    for k, row in enumerate(asked):
+        judged = {key: value[k].item() for key, value in vars(verdicts).items()}
+        judged |= {key: round(judged[key], 2) for key in ("position_mm", "age", "female")}
+        off = abs(judged["position_mm"] - judged_position(row.plane, row.position_mm)) > NEAR_MM
+        missed = judged["plane"] != row.plane or judged["modality"] != row.modality or off
+        record = {"asked": vars(row), "seed": seeds[k], "adapter": pictures.adapters[k]}
+        records.append(record | {"judged": judged, "missed": missed})
+    by_place = {}
+    for name, kept in (("level", True), ("mm", False)):
+        part = np.array([k for k, row in enumerate(asked) if (row.level is not None) == kept], dtype=int)
+        if len(part):
+            figures = scores(verdicts.take(part), wanted_of([asked[k] for k in part]))
+            by_place[f"position_asked_by_{name}"] = figures["position"]
+    return {
+        "generated": scores(verdicts, wanted_of(asked)) | by_place,
+        "held_out": scores(judge.verdicts(data.images(found)), true),
+        "held_out_slices": {"distinct": len(np.unique(found))},
+        "prompts": {"records": records},
+    }

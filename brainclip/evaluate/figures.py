@@ -1,0 +1,87 @@
+"""Figures: a number with its n and its interval. Slices of one subject are not independent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+Figure = dict[str, Any]  # value, low, high (95 % interval), n, and subjects where slices were grouped
+
+DRAWS = 1000  # bootstrap samples
+SEED = 7
+
+
+def wilson(hits: float, n: int) -> tuple[float, float]:
+    """The 95 % Wilson score interval (1927) of a proportion of `hits` in `n` trials; (0, 1) for none."""
+    if n == 0:
+        return 0.0, 1.0
+    z, share = 1.959964, hits / n
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return float(max(0.0, middle - half)), float(min(1.0, middle + half))
+
+
+def proportion(hits: np.ndarray, subjects: np.ndarray | None = None) -> Figure:
+    """Share of true in hits (N,) bool. Without subjects the trials are independent: Wilson interval.
+
+    subjects: (N,) name of each trial's subject: bootstrap over subjects. Where every trial agrees a bootstrap
+    has no spread; then Wilson with one trial a subject.
+    """
+    hits = np.asarray(hits, dtype=float)
+    if subjects is None:
+        low, high = wilson(float(hits.sum()), len(hits))
+        return _figure(hits.mean() if len(hits) else None, low, high, len(hits))
+    figure = average(hits, subjects)
+    if len(hits) and hits.min() == hits.max():
+        figure["low"], figure["high"] = wilson(float(hits[0]) * figure["subjects"], figure["subjects"])
+    return figure
+
+
+def average(values: np.ndarray, subjects: np.ndarray | None = None) -> Figure:
+    """Mean of values (N,) with a 95 % bootstrap interval, over subjects where they are given."""
+    return bootstrap(lambda rows: float(values[rows].mean()), len(values), subjects)
+
+
+def spearman(first: np.ndarray, second: np.ndarray, subjects: np.ndarray | None = None) -> Figure:
+    """Spearman's rank correlation of (N,) arrays, with a 95 % bootstrap interval, over subjects if given."""
+    return bootstrap(lambda rows: rank_correlation(first[rows], second[rows]), len(first), subjects)
+
+
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Pearson's correlation of the ranks, ties at their mean rank; nan where one side is constant."""
+    a, b = stats.rankdata(first), stats.rankdata(second)
+    a, b = a - a.mean(), b - b.mean()
+    scale = np.sqrt((a**2).sum() * (b**2).sum())
+    return float((a * b).sum() / scale) if scale > 0 else float("nan")
+
+
+def bootstrap(statistic: Callable[[np.ndarray], float], n: int, subjects: np.ndarray | None = None) -> Figure:
+    """A statistic of row indices and its 95 % percentile interval over draws of rows, or of subjects."""
+    if n == 0:
+        return _figure(None, None, None, 0)
+    rows = np.arange(n)
+    if subjects is None:
+        groups = [rows[i : i + 1] for i in rows]
+    else:
+        order = np.argsort(subjects, kind="stable")
+        groups = np.split(order, np.unique(np.asarray(subjects)[order], return_index=True)[1][1:])
+    generator = np.random.default_rng(SEED)
+    drawn = []
+    for _ in range(DRAWS):
+        chosen = generator.integers(len(groups), size=len(groups))
+        drawn.append(statistic(np.concatenate([groups[i] for i in chosen])))
+    kept = np.asarray(drawn)[np.isfinite(drawn)]
+    low, high = np.percentile(kept, (2.5, 97.5)) if len(kept) else (None, None)
+    figure = _figure(statistic(rows), low, high, n)
+    if subjects is not None:
+        figure["subjects"] = len(groups)
+    return figure
+
+
+def _figure(value: float | None, low: float | None, high: float | None, n: int) -> Figure:
+    """Plain JSON types, 4 decimals; a value that is not finite is None."""
+    numbers = [None if x is None or not np.isfinite(x) else round(float(x), 4) for x in (value, low, high)]
+    return {"value": numbers[0], "low": numbers[1], "high": numbers[2], "n": int(n)}

@@ -1,0 +1,83 @@
+"""Pictures for a list of prompts, kept on disk, and the held-out slices nearest to what is asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from brainclip.config import Recipe, digest
+from brainclip.data import PairDataset
+from brainclip.evaluate.prompts import Asked
+from brainclip.model import BrainCLIP
+from brainclip.weights import read_json
+
+TOGETHER = 16  # pictures between two writes
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """images (N, 1, H, W) float32 in [0, 1], 8 bits as in the files; adapters: of each, None: the base."""
+
+    images: Tensor
+    adapters: tuple[str | None, ...]
+
+
+def generated(model: BrainCLIP, texts: Sequence[str], seeds: Sequence[int], folder: Path) -> Pictures:
+    """A picture for each prompt and seed; those this model made before are read from `folder`."""
+    cards = [read_json(path) for path in sorted(model.folder.glob("decoder/adapters/*/adapter.json"))]
+    made_by = digest([model.card, cards])
+    paths = [folder / f"{digest([made_by, text, seed])}.png" for text, seed in zip(texts, seeds, strict=True)]
+    missing = [row for row, path in enumerate(paths) if not path.is_file()]
+    with tqdm(total=len(missing), desc="generate", unit="picture", disable=not missing) as bar:
+        for seed in dict.fromkeys(seeds[row] for row in missing):  # one call makes pictures of one seed
+            rows = [row for row in missing if seeds[row] == seed]
+            for start in range(0, len(rows), TOGETHER):
+                part = rows[start : start + TOGETHER]
+                for row, picture in zip(
+                    part, model.generate([texts[row] for row in part], seed=seed), strict=True
+                ):
+                    picture.save(paths[row])
+                bar.update(len(part))
+    images, adapters = [], []
+    for path in paths:
+        with Image.open(path) as image:
+            images.append(np.asarray(image, dtype=np.float32) / 255)
+            name = image.info["adapter"]
+            adapters.append(json.loads(name) if name == "null" else str(name))
+    return Pictures(torch.from_numpy(np.stack(images))[:, None], tuple(adapters))
+
+
+def tables_of(recipe: Recipe, adapter: str | None) -> tuple[str, ...]:
+    """The pairs tables that a picture's decoder was trained on: those of the adapter, or of the base."""
+    return tuple(recipe.adapter[adapter].mix if adapter in recipe.adapter else recipe.decoder.mix)
+
+
+def nearest(data: PairDataset, asked: Asked, folders: Sequence[Path]) -> int:
+    """The index of the slice whose facts are nearest to the asked; -1 when none has the plane and contrast.
+
+    4 mm weigh as much as 10 years or a wrong sex; an unknown age counts as 30 years off. Slices outside
+    `folders` are taken only where those have none of the plane and contrast.
+    """
+    best, least = -1, np.inf
+    for row, pair in enumerate(data.pairs):
+        facts, cost = pair.facts, 0.0
+        if facts.plane != asked.plane or facts.modality != asked.modality or facts.position_mm is None:
+            continue
+        cost = abs(facts.position_mm - asked.position_mm) / 4
+        if asked.age is not None:
+            cost += abs(facts.known["age"] - asked.age) / 10 if "age" in facts.known else 3.0
+        if asked.sex is not None:
+            cost += facts.known.get("sex") != asked.sex
+        if data.folders[data.folder_of[row]] not in folders:
+            cost += 1e6
+        if cost < least:
+            best, least = row, cost
+    return best

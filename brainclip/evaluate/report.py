@@ -1,0 +1,69 @@
+"""Report: the figures as a table that a person can read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+ADHERENCE = (
+    ("plane", "plane right"),
+    ("contrast", "contrast right"),
+    ("position", "judged within 8 mm"),
+    ("age_order", "age order (Spearman)"),
+    ("age_error", "age error, years"),
+    ("sex", "sex right"),
+)
+
+
+def shown(figure: dict[str, Any] | None) -> str:
+    """A figure as "0.97 (0.95 to 0.99, n 200)"."""
+    if not figure or figure.get("value") is None:
+        return "-"
+    n = f"n {figure['n']}" + (f" of {figure['subjects']} subjects" if "subjects" in figure else "")
+    between = "" if figure["low"] is None else f"{figure['low']:.3g} to {figure['high']:.3g}, "
+    chance = f"; chance {figure['chance']:.3g}" if "chance" in figure else ""
+    return f"{figure['value']:.3g} ({between}{n}{chance})"
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The report's tables in Markdown: value (95 % interval, n)."""
+    lines = [f"# {report['model']} on the {report['split']} split", "", "Value (95 % interval, n).", ""]
+    judged, judge = report["adherence"], report["judge"]["held_out"]
+    lines += _table(
+        [
+            "by the judge",
+            "generated",
+            "nearest held-out slices",
+            *(f"all held-out: {name}" for name in judge),
+        ],
+        [
+            [text, *(shown(part[key]) for part in (judged["generated"], judged["held_out"], *judge.values()))]
+            for key, text in ADHERENCE
+        ],
+    )
+    for name, part in report["retrieval"].items():
+        rows = [[key, shown(value)] for key, value in part.items() if isinstance(value, dict)]
+        lines += _table([f"retrieval, {name}, {part['pool']} candidates", ""], rows)
+    spaces = ("cosine", "whitened")
+    keys = list(dict.fromkeys(key for space in spaces for key in report["embeddings"][space]))
+    rows = [[key, *(shown(report["embeddings"][space].get(key)) for space in spaces)] for key in keys]
+    lines += _table(["cosine to the true image embedding", "as it is", "whitened"], rows)
+    kinds = list(next(iter(report["reconstruction"].values())))
+    rows = [[kind, *(shown(part[kind]) for part in report["reconstruction"].values())] for kind in kinds]
+    lines += _table(["autoencoder", *report["reconstruction"]], rows)
+    if "timing" in report:
+        cold, warm = report["timing"]["cold"], report["timing"]["warm_seconds_a_slice"]
+        rows = [
+            [
+                "cold command to picture, s",
+                f"{cold['seconds']['value']:.2f}; first {cold['first_seconds']:.2f}",
+            ],
+            ["peak memory, MB", str(cold["peak_mb"])],
+            ["warm, s a slice, one", f"{warm['one']['value']:.3f}"],
+            [f"warm, s a slice, {warm['together']['pictures']} together", f"{warm['together']['value']:.3f}"],
+        ]
+        lines += _table([f"time on {report['timing']['machine']['threads']} threads", ""], rows)
+    return "\n".join(lines)
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)] + [""]

@@ -1,0 +1,376 @@
+"""BrainCLIP: CLIP, prior and decoder together. generate, embed_text, embed_image; load and assemble a model folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from brainclip.config import Recipe, digest
+from brainclip.errors import BrainclipError, PromptError, WeightsError
+from brainclip.picture import Picture
+from brainclip.weights import hash_file, read_json, write_json
+
+if TYPE_CHECKING:
+    import torch
+
+    from atlas.prompt import Prompt
+
+BUNDLED = Path(__file__).parent / "models"
+FORMAT = 1
+BATCH = 16  # pictures decoded at a time
+STEP_MM = 4  # grid on which an unasked position is estimated
+FILES = {
+    "clip": ("open_clip_config.json", "open_clip_model.safetensors", "tokenizer.json", "tokenizer_config.json")
+    + ("whitening.safetensors", "words.json"),
+    "prior": ("config.json", "diffusion_pytorch_model.safetensors", "scheduler_config.json", "contract.json"),
+    "decoder": ("vae", "unet", "expected", "scheduler", "contract.json"),
+}
+
+
+class BrainCLIP:
+    """A whole model. Parts are loaded when first used, so embedding text does not wait for the decoder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.card = read_json(self.folder / "brainclip.json")
+        if self.card.get("format") != FORMAT:
+            raise WeightsError(f"{self.folder}: model format {self.card.get('format')!r}, this version reads {FORMAT}")
+        self.name = f"{self.card['name']}-{self.card['hash']}"
+
+    @property
+    def size(self) -> int:
+        """Pixels along a side of a slice."""
+        return int(self.card["size"])
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of the LoRA adapters."""
+        return tuple(path.parent.name for path in sorted(self.folder.glob("decoder/adapters/*/adapter.json")))
+
+    @property
+    def clip(self) -> Any:
+        """The brainclip.clip.Clip."""
+        return _part("clip", self.folder)
+
+    @property
+    def prior(self) -> Any:
+        """The brainclip.prior.Prior."""
+        return _part("prior", self.folder)
+
+    @property
+    def decoder(self) -> Any:
+        """The brainclip.decoder.Decoder."""
+        return _part("decoder", self.folder)
+
+    def embed_text(self, texts: str | Sequence[str]) -> torch.Tensor:
+        """Embeddings (B, D) float32, unit length. PromptError for an empty text or one over the token limit."""
+        import torch
+
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        for text in texts:
+            if not text.strip():
+                raise PromptError("empty text; give a caption such as 'axial T1 slice'")
+        with torch.inference_mode():
+            return self.clip.encode_text(self.clip.tokenize(texts))[0]
+
+    def embed_image(self, images: Any) -> torch.Tensor:
+        """Embeddings (B, D) float32, unit length, of slices prepared as the training data is.
+
+        images: one or a list of: path of a PNG or one-slice NIfTI in MNI space; array (H, W) in [0, 1]; Picture.
+        """
+        import torch
+
+        images = [images] if isinstance(images, str | Path | Picture) or getattr(images, "ndim", 0) == 2 else images
+        batch = torch.from_numpy(np.stack([self._pixels(image) for image in images]))[:, None]
+        with torch.inference_mode():
+            parts = [self.clip.encode_image(batch[i : i + 64]) for i in range(0, len(batch), 64)]
+        return torch.cat(parts)
+
+    def _pixels(self, image: Any) -> np.ndarray:
+        """(H, W) float32 in [0, 1] of this model's size."""
+        if isinstance(image, Picture):
+            pixels = image.pixels
+        elif isinstance(image, str | Path):
+            pixels = _read_slice(Path(image), self.size, float(self.card["spacing_mm"]))
+        else:
+            pixels = np.asarray(image, dtype=np.float32)
+        if pixels.shape != (self.size, self.size):
+            wanted = f"{self.size} x {self.size} at {self.card['spacing_mm']} mm"
+            raise BrainclipError(f"slice of {pixels.shape}; this model takes {wanted}, as `brainclip pairs` cuts them")
+        if not np.isfinite(pixels).all() or pixels.min() < 0 or pixels.max() > 1:
+            raise BrainclipError("slice with values outside [0, 1] or not finite; window it as `brainclip pairs` does")
+        return pixels.astype(np.float32)
+
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        n: int = 1,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        adapter: str | None = "auto",
+    ) -> list[Picture]:
+        """n Pictures per prompt, in the order of the prompts; picture k of a prompt has the seed `seed + k`.
+
+        steps, guidance: of the decoder; None: what the model card says. adapter: a name, None for the base model, or
+        "auto" (the adapter that the model card prefers for the prompt's contrast). Words that the model was not trained
+        on are named in Picture.warnings. PromptError for an empty or too long prompt.
+        """
+        import torch
+
+        from atlas.prompt import read_prompt
+
+        # 1. Read the prompts; everything that can fail does so before any work.
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        read = [read_prompt(prompt) for prompt in prompts]
+        self.clip.tokenize(prompts)
+        if n < 1:
+            raise BrainclipError(f"n = {n}; at least one picture must be asked for")
+        chosen = [self._adapter(prompt, adapter) for prompt in read]
+        defaults = self.card["generate"]
+        steps, guidance = steps or defaults["steps"], defaults["guidance"] if guidance is None else guidance
+        jobs = [(row, seed + k) for row in range(len(prompts)) for k in range(n)]
+        # 2. Text embedding -> image embedding.
+        with torch.inference_mode():
+            whitened = self.prior.sample(
+                self.clip,
+                [prompts[row] for row, _ in jobs],
+                [s for _, s in jobs],
+                steps=defaults["prior_steps"],
+                guidance=defaults["prior_guidance"],
+            )
+            embedding = self.clip.unwhiten(whitened)
+            whitened = self.clip.whiten(embedding)  # what a true image embedding can be
+        # 3. Image embedding -> picture, jobs of one adapter at a time.
+        images = np.zeros((len(jobs), self.size, self.size), dtype=np.float32)
+        for name in sorted(set(chosen), key=str):
+            rows = [job for job, (row, _) in enumerate(jobs) if chosen[row] == name]
+            self.decoder.use_adapter(name)
+            for start in range(0, len(rows), BATCH):
+                part = rows[start : start + BATCH]
+                made = self.decoder.sample(whitened[part], [jobs[j][1] for j in part], steps=steps, guidance=guidance)
+                images[part] = made[:, 0].numpy()
+        # 4. Where in the brain, and what to warn of.
+        pictures = []
+        for job, (row, picture_seed) in enumerate(jobs):
+            plane, position, asked = self._place(read[row], embedding[job])
+            settings = {"steps": steps, "guidance": guidance, "adapter": chosen[row]}
+            pictures.append(
+                Picture(
+                    pixels=images[job],
+                    prompt=prompts[row],
+                    seed=picture_seed,
+                    plane=plane,
+                    position_mm=position,
+                    position_asked=asked,
+                    spacing_mm=float(self.card["spacing_mm"]),
+                    model=self.name,
+                    facts=read[row].facts,
+                    warnings=tuple(self.warnings(read[row])),
+                    settings=settings,
+                    embedding=embedding[job].numpy(),
+                )
+            )
+        return pictures
+
+    def warnings(self, prompt: Prompt) -> list[str]:
+        """What a prompt asks for that the model was not trained on, a sentence each."""
+        found = []
+        for word in prompt.unknown:
+            hint = prompt.suggestions.get(word)
+            meant = f"; did you mean {hint!r}?" if hint else ""
+            found.append(f"{word!r} is not in this model's training captions{meant}")
+        asked = prompt.facts
+        if asked.modality and asked.modality not in self.card["modalities"]:
+            found.append(f"this model was not trained on {asked.modality} slices")
+        if asked.plane and asked.position_mm is not None:
+            low, high = self.card["positions"][asked.plane]
+            if not low <= asked.position_mm <= high:
+                found.append(f"{asked.plane} slices were trained from {low:+.0f} to {high:+.0f} mm only")
+        age = asked.known.get("age")
+        if age is not None and not self.card["ages"][0] <= age <= self.card["ages"][1]:
+            found.append(f"ages from {self.card['ages'][0]:.0f} to {self.card['ages'][1]:.0f} were trained only")
+        return found
+
+    def _adapter(self, prompt: Prompt, adapter: str | None) -> str | None:
+        """The adapter for one prompt. WeightsError for an unknown name."""
+        if adapter is None:
+            return None
+        if adapter != "auto":
+            if adapter not in self.adapters:
+                raise WeightsError(f"no adapter {adapter!r} in {self.folder}; it has: {', '.join(self.adapters) or 'none'}")
+            return adapter
+        for name in self.adapters:
+            card = read_json(self.folder / "decoder" / "adapters" / name / "adapter.json")
+            if card["default"] and prompt.facts.modality in card["modalities"]:
+                return name
+        return None
+
+    def _place(self, prompt: Prompt, embedding: torch.Tensor) -> tuple[str, float, bool]:
+        """(plane, position_mm, whether the position was asked for); what the prompt leaves open is the candidate caption
+        closest to the picture's embedding."""
+        from atlas.facts import level_at
+
+        asked = prompt.facts
+        if asked.plane and asked.position_mm is not None:
+            return asked.plane, float(asked.position_mm), True
+        places, texts = self._candidates
+        scores = texts @ embedding
+        best, best_score = ("axial", 0.0), -np.inf
+        for (plane, position), score in zip(places, scores.tolist(), strict=True):
+            level = not asked.level or asked.level == level_at(plane, position)
+            if (not asked.plane or plane == asked.plane) and level and score > best_score:
+                best, best_score = (plane, position), score
+        return best[0], best[1], False
+
+    @property
+    def _candidates(self) -> tuple[list[tuple[str, float]], torch.Tensor]:
+        """Every plane and position on a grid, and the embeddings (N, D) of their captions."""
+        return _candidates(self.folder)
+
+
+@lru_cache(maxsize=8)
+def _part(name: str, folder: Path) -> Any:
+    """One loaded part of a model folder."""
+    if name == "clip":
+        from brainclip.clip import Clip
+
+        return Clip.load(folder / "clip")
+    clip = _part("clip", folder)
+    if name == "prior":
+        from brainclip.prior import Prior
+
+        return Prior.load(folder / "prior", clip)
+    from brainclip.decoder import Decoder
+
+    return Decoder.load(folder / "decoder", clip)
+
+
+@lru_cache(maxsize=4)
+def _candidates(folder: Path) -> tuple[list[tuple[str, float]], Any]:
+    model = load(folder)
+    axes = {"axial": "z", "coronal": "y", "sagittal": "x"}
+    places = []
+    for plane, (low, high) in model.card["positions"].items():
+        places += [(plane, float(at)) for at in np.arange(np.ceil(low / STEP_MM) * STEP_MM, high + 1, STEP_MM)]
+    return places, model.embed_text([f"{plane} slice, {axes[plane]} = {at:.0f} mm" for plane, at in places])
+
+
+def _read_slice(path: Path, size: int, spacing_mm: float) -> np.ndarray:
+    """(H, W) float32 in [0, 1] from a PNG or a one-slice NIfTI in MNI space."""
+    from PIL import Image, UnidentifiedImageError
+
+    if path.name.endswith((".nii", ".nii.gz")):
+        from atlas.slices import Geometry, nifti_to_slice
+        from atlas.volume import load_volume
+
+        return nifti_to_slice(load_volume(path), Geometry(size, spacing_mm))[0]
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("L"), dtype=np.float32) / 255
+    except FileNotFoundError:
+        raise BrainclipError(f"{path}: no such file") from None
+    except (OSError, UnidentifiedImageError):
+        raise BrainclipError(f"{path}: not a readable PNG or NIfTI slice") from None
+
+
+@lru_cache(maxsize=4)
+def load(model: str | Path = "mini") -> BrainCLIP:
+    """A model: "mini" (bundled), a folder, or a Hugging Face hub id such as "lab/model"."""
+    if (BUNDLED / str(model) / "brainclip.json").is_file():
+        return BrainCLIP(BUNDLED / str(model))
+    if Path(model).is_dir():
+        return BrainCLIP(Path(model))
+    if str(model).count("/") == 1 and not str(model).startswith((".", "/")):
+        from huggingface_hub import snapshot_download
+
+        try:
+            return BrainCLIP(Path(snapshot_download(str(model))))
+        except (OSError, ValueError) as error:
+            raise WeightsError(f"{model}: neither a folder nor a hub model that can be reached ({error})") from None
+    bundled = ", ".join(path.parent.name for path in BUNDLED.glob("*/brainclip.json")) or "none"
+    raise WeightsError(f"{model}: no such model folder; bundled models: {bundled}")
+
+
+def generate(
+    prompts: str | Sequence[str],
+    *,
+    n: int = 1,
+    seed: int = 0,
+    steps: int | None = None,
+    guidance: float | None = None,
+    adapter: str | None = "auto",
+    model: str | Path = "mini",
+) -> Picture | list[Picture]:
+    """One Picture for one prompt with n = 1, else a list; see BrainCLIP.generate."""
+    pictures = load(model).generate(prompts, n=n, seed=seed, steps=steps, guidance=guidance, adapter=adapter)
+    return pictures[0] if isinstance(prompts, str) and n == 1 else pictures
+
+
+def embed_text(texts: str | Sequence[str], *, model: str | Path = "mini") -> torch.Tensor:
+    """Embeddings (B, D) of texts; see BrainCLIP.embed_text."""
+    return load(model).embed_text(texts)
+
+
+def embed_image(images: Any, *, model: str | Path = "mini") -> torch.Tensor:
+    """Embeddings (B, D) of slices; see BrainCLIP.embed_image."""
+    return load(model).embed_image(images)
+
+
+def assemble(recipe: Recipe) -> Path:
+    """Copy the trained stages of a recipe into <folder>/model, the folder that load() opens; brainclip.json last."""
+    from brainclip.data import PairDataset
+
+    source, target = Path(recipe.folder), Path(recipe.folder) / "model"
+    if (target / "brainclip.json").is_file():
+        (target / "brainclip.json").unlink()  # from here to the end the folder is incomplete
+    for stage, names in FILES.items():
+        for name in names:
+            _copy(source / stage / name, target / stage / name)
+    for path in source.glob("decoder/adapters/*/adapter.json"):
+        for name in ("unet", "expected", "adapter.json"):
+            if (path.parent / name).exists():
+                _copy(path.parent / name, target / "decoder" / "adapters" / path.parent.name / name)
+    data = PairDataset([recipe.pairs_folder(name) for name in recipe.decoder.mix], "train")
+    facts = [pair.facts for pair in data.pairs]
+    ages = [fact.known["age"] for fact in facts if "age" in fact.known] or [0.0]
+    positions = {}
+    for plane in sorted({fact.plane for fact in facts if fact.plane}):
+        at = [fact.position_mm for fact in facts if fact.plane == plane and fact.position_mm is not None]
+        positions[plane] = [min(at), max(at)]
+    hashes = [hash_file(path) for path in sorted(target.rglob("*.safetensors"))]
+    card = {
+        "format": FORMAT,
+        "name": recipe.name,
+        "hash": digest(hashes),
+        "size": recipe.size,
+        "spacing_mm": recipe.spacing_mm,
+        "modalities": sorted({fact.modality for fact in facts if fact.modality}),
+        "positions": positions,
+        "ages": [min(ages), max(ages)],
+        "pairs": data.hash,
+        "generate": {
+            "steps": recipe.decoder.sampling_steps,
+            "guidance": recipe.decoder.guidance,
+            "prior_steps": recipe.prior.sampling_steps,
+            "prior_guidance": recipe.prior.guidance,
+        },
+    }
+    write_json(target / "brainclip.json", card)
+    return target
+
+
+def _copy(source: Path, target: Path) -> None:
+    if not source.exists():
+        raise WeightsError(f"{source}: no such file; train that stage first")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, dirs_exist_ok=True)
+    else:
+        shutil.copy2(source, target)

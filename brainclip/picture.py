@@ -1,0 +1,109 @@
+"""Picture: a generated slice that says what it is, as PNG, NIfTI or in a notebook."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+from brainclip.errors import BrainclipError
+
+if TYPE_CHECKING:
+    from atlas.caption import Facts
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One synthetic slice.
+
+    pixels: (H, W) float32 in [0, 1], subject's left at image left. position_mm: MNI coordinate along the plane's normal,
+    asked for or (position_asked false) estimated from the picture's own embedding. embedding: (D,) unit length.
+    """
+
+    pixels: np.ndarray
+    prompt: str
+    seed: int
+    plane: str
+    position_mm: float
+    position_asked: bool
+    spacing_mm: float
+    model: str
+    facts: Facts
+    warnings: tuple[str, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+    embedding: np.ndarray | None = None
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What is written into every file: that it is synthetic, and how it was made."""
+        return {
+            "synthetic": True,
+            "software": "brainclip",
+            "model": self.model,
+            "prompt": self.prompt,
+            "seed": self.seed,
+            "plane": self.plane,
+            "position_mm": self.position_mm,
+            "position_from": "prompt" if self.position_asked else "estimated from the picture",
+            "space": "MNI152",
+            "display": "neurological, subject's left at image left",
+            "warnings": list(self.warnings),
+        } | self.settings
+
+    def image(self) -> Image.Image:
+        """The slice as an 8-bit grey PIL image."""
+        return Image.fromarray((self.pixels.clip(0, 1) * 255).round().astype(np.uint8))
+
+    def _png(self) -> bytes:
+        text = PngImagePlugin.PngInfo()
+        for key, value in self.provenance.items():
+            text.add_itxt(key, value if isinstance(value, str) else json.dumps(value))
+        buffer = io.BytesIO()
+        self.image().save(buffer, "PNG", pnginfo=text)
+        return buffer.getvalue()
+
+    def nifti(self) -> Any:
+        """A one-slice nibabel.Nifti1Image at the slice's place in MNI space; its header says synthetic."""
+        from atlas.slices import Geometry, slice_to_nifti
+
+        image = slice_to_nifti(self.pixels, self.plane, self.position_mm, Geometry(len(self.pixels), self.spacing_mm))
+        image.header["descrip"] = b"synthetic, brainclip " + self.model.encode()[:40]
+        return image
+
+    def save(self, path: Path | str) -> Path:
+        """Write a .png (provenance in its text fields) or a .nii/.nii.gz (provenance in a .json beside it)."""
+        path = Path(path)
+        if path.suffix == ".png":
+            _write(path, self._png())
+        elif path.name.endswith((".nii", ".nii.gz")):
+            from atlas.volume import save_volume
+
+            save_volume(self.nifti(), path)
+            sidecar = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+            _write(sidecar, (json.dumps(self.provenance, indent=2, ensure_ascii=False) + "\n").encode())
+        else:
+            raise BrainclipError(f"{path}: unknown kind of file; a picture is saved as .png, .nii or .nii.gz")
+        return path
+
+    def _repr_png_(self) -> bytes:
+        return self._png()
+
+    def __repr__(self) -> str:
+        return f"Picture({self.prompt!r}, seed={self.seed}, {self.plane} {self.position_mm:+.0f} mm, synthetic)"
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise BrainclipError(f"{path}: cannot be written ({error.strerror})") from None

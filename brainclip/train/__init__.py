@@ -1,0 +1,63 @@
+"""The training stages. run_stage is what the recipes and the command line call."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from brainclip.config import as_dict, load_recipe
+from brainclip.errors import RecipeError
+
+STAGES = ("pairs", "clip", "vae", "prior", "decoder")
+
+
+def run_stage(
+    stage: str,
+    recipe_path: Path | str,
+    *,
+    overrides: list[str] | tuple[str, ...] = (),
+    dry_run: bool = False,
+    adapter: str | None = None,
+) -> str:
+    """Run one stage of a recipe; returns the line of result. A dry run checks the recipe and prints what would be done."""
+    recipe = load_recipe(recipe_path, overrides)
+    if stage not in STAGES:
+        raise RecipeError(f"unknown stage {stage!r}; stages: {', '.join(STAGES)}")
+    if adapter is not None and adapter not in recipe.adapter:
+        raise RecipeError(f"{recipe_path}: no table [adapter.{adapter}]; it has: {', '.join(recipe.adapter) or 'none'}")
+    if dry_run:
+        table = as_dict(recipe)
+        shown = table["adapter"][adapter] if adapter else table[stage]
+        return f"{stage}: would write {Path(recipe.folder) / stage} with {json.dumps(shown)}"
+    if stage == "pairs":
+        from brainclip.train.pairs import make_pairs
+
+        return make_pairs(recipe)
+    numbers = _train(stage, recipe, adapter)
+    done = ", ".join(f"{key} {value:.4g}" for key, value in numbers.items())
+    return f"{adapter or stage}: {Path(recipe.folder) / stage} ({done or 'already complete'})"
+
+
+def _train(stage: str, recipe: object, adapter: str | None) -> dict[str, float]:
+    """Import the stage's module, which imports torch and the models, and train."""
+    from brainclip.config import Recipe
+
+    assert isinstance(recipe, Recipe)
+    if stage == "clip":
+        from brainclip.train.clip import train_clip
+
+        return train_clip(recipe)
+    if stage == "vae":
+        from brainclip.train.vae import train_vae
+
+        return train_vae(recipe)
+    if stage == "prior":
+        from brainclip.train.prior import train_prior
+
+        return train_prior(recipe)
+    from brainclip.model import assemble
+    from brainclip.train.decoder import train_adapter, train_decoder
+
+    numbers = train_adapter(recipe, adapter) if adapter else train_decoder(recipe)
+    assemble(recipe)
+    return numbers

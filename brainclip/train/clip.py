@@ -1,0 +1,112 @@
+"""Stage clip: two towers trained so that a slice is closest to the captions that are true of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from atlas.caption import Caption, caption
+from atlas.truth import facet_table, mention_table, truth_of_tables
+from brainclip.clip import Clip, new_clip, train_tokenizer
+from brainclip.config import Recipe, as_dict
+from brainclip.data import PairDataset, training_data
+from brainclip.train.loop import Batch, Stage, step_seed, train
+
+CORPUS = 20_000  # captions the vocabulary is learned from
+LARGEST_SCALE = float(np.log(100))  # open_clip's bound of the logit scale
+
+
+def multi_positive_loss(text: Tensor, image: Tensor, positives: Tensor, scale: Tensor) -> Tensor:
+    """Contrastive loss in which every caption true of a slice is a positive.
+
+    text, image: (B, D) unit length. positives: (B, B) bool, [i, j] = caption i is true of slice j; the diagonal is True.
+    Cross-entropy to a uniform target over the positives, mean of both directions (Khosla et al. 2020, eq. 2; with a
+    diagonal matrix it is CLIP's loss).
+    """
+    logits = scale * text @ image.T
+    target = positives.to(logits.dtype)
+    by_text = -(functional.log_softmax(logits, 1) * target).sum(1) / target.sum(1)
+    by_image = -(functional.log_softmax(logits, 0) * target).sum(0) / target.sum(0)
+    return (by_text.mean() + by_image.mean()) / 2
+
+
+class ClipObjective(nn.Module):
+    """The contrastive loss of a batch of slices and captions."""
+
+    def __init__(self, clip: Clip) -> None:
+        super().__init__()
+        self.clip = clip
+
+    def forward(self, images: Tensor, tokens: Tensor, positives: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        with torch.no_grad():
+            self.clip.towers.logit_scale.clamp_(0, LARGEST_SCALE)
+        text, _ = self.clip.encode_text(tokens)
+        image = self.clip.encode_image(images)
+        loss = multi_positive_loss(text, image, positives, self.clip.towers.logit_scale.exp())
+        hit = positives[torch.arange(len(text)), (text @ image.T).argmax(1)].float().mean()
+        return loss, {"text_to_image": hit, "scale": self.clip.towers.logit_scale.exp().detach()}
+
+
+def jitter(images: Tensor, generator: np.random.Generator) -> Tensor:
+    """Images (B, 1, H, W) with small shifts (2 pixels at most) and gamma (0.85 to 1.18). No flip: captions name sides."""
+    rows = []
+    for image in images:
+        shift = generator.integers(-2, 3, size=2).tolist()
+        rows.append(torch.roll(image, shift, dims=(1, 2)) ** float(np.exp(generator.uniform(-0.16, 0.16))))
+    return torch.stack(rows)
+
+
+def drawn_captions(data: PairDataset, indices: np.ndarray, seed: int, step: int) -> list[Caption]:
+    """A caption for each pair, from (seed, step, row) alone."""
+    first = step_seed(seed, step) * 4096
+    return [caption(data.pairs[i].facts, seed=(first + row) % 2**32) for row, i in enumerate(indices)]
+
+
+def corpus(data: PairDataset, seed: int) -> list[str]:
+    """Captions to learn the vocabulary from; the pairs in the order of the seed."""
+    chosen = np.random.default_rng(seed).integers(len(data), size=CORPUS)
+    return [caption(data.pairs[i].facts, seed=row).text for row, i in enumerate(chosen)]
+
+
+@torch.no_grad()
+def embed_all(clip: Clip, data: PairDataset, indices: np.ndarray, batch: int = 256) -> Tensor:
+    """Embeddings (N, D) of the slices at `indices`."""
+    parts = [clip.encode_image(data.images(indices[i : i + batch])) for i in range(0, len(indices), batch)]
+    return torch.cat(parts)
+
+
+def train_clip(recipe: Recipe) -> dict[str, float]:
+    """Train the clip stage of a recipe into <folder>/clip."""
+    stage, run = recipe.clip, Path(recipe.folder) / "clip"
+    data = training_data(recipe, stage)
+    torch.manual_seed(stage.seed)
+    texts = corpus(data, stage.seed)
+    clip = new_clip(stage, data.size, train_tokenizer(texts, stage.vocabulary))
+    facets = facet_table([pair.facts for pair in data.pairs])
+
+    def batch(step: int) -> Batch:
+        indices = data.draw(stage.batch, stage.seed, step)
+        captions = drawn_captions(data, indices, stage.seed, step)
+        positives = truth_of_tables(mention_table([c.mentioned for c in captions]), facets.take(indices))
+        np.fill_diagonal(positives, True)
+        images = jitter(data.images(indices), np.random.default_rng([stage.seed, step, 1]))
+        tokens = clip.tokenize([c.text for c in captions])
+        return {"images": images, "tokens": tokens, "positives": torch.from_numpy(positives)}
+
+    def save(folder: Path) -> None:
+        clip.cpu()
+        sample = np.random.default_rng(0).permutation(len(data))[:10_000]
+        embedding = embed_all(clip, data, sample)
+        clip.embedding_mean.copy_(embedding.mean(0))
+        clip.embedding_std.copy_(embedding.std(0))
+        words = sorted({word for text in texts for word in text.lower().replace(",", " ").split()})
+        (folder / "words.json").write_text(json.dumps(words), encoding="utf-8")
+        clip.save(folder)
+
+    facts = {"recipe": as_dict(stage), "inputs": {"pairs": data.hash}}
+    return train(Stage("clip", ClipObjective(clip), batch, save), stage, run, facts)

@@ -1,0 +1,47 @@
+"""Stage pairs of a recipe: simulate the cohort if a table asks for it, then write every pairs folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from atlas.pairs import write_pairs
+from atlas.simulate import write_cohort
+from atlas.slices import Geometry
+from brainclip.config import Recipe
+from brainclip.errors import RecipeError
+
+
+def make_pairs(recipe: Recipe) -> str:
+    """Write <folder>/pairs/<name> for each [pairs.<name>] table; finished subjects are skipped. Returns a line of result."""
+    if not recipe.pairs:
+        raise RecipeError(f"recipe {recipe.name!r} has no [pairs.<name>] table")
+    lines = []
+    for name, table in recipe.pairs.items():
+        scans = table.input
+        if not scans:
+            cohort = Path(recipe.folder) / "cohort"
+            simulate = recipe.simulate
+            write_cohort(
+                cohort,
+                subjects=simulate.subjects,
+                spacing_mm=simulate.spacing_mm,
+                seed=simulate.seed,
+                anatomies=Path(simulate.anatomies) if simulate.anatomies else None,
+                workers=simulate.workers,
+            )
+            scans = str(cohort)
+        summary = write_pairs(
+            table.source,
+            Path(scans),
+            recipe.pairs_folder(name),
+            geometry=Geometry(recipe.size, recipe.spacing_mm),
+            every_mm=table.every_mm,
+            seed=table.seed,
+            workers=table.workers,
+            masks=Path(table.masks) if table.masks else None,
+            modalities=table.modalities or None,
+            limit=table.limit or None,
+            nonlinear=table.nonlinear,
+        )
+        lines.append(f"{name} {summary}")
+    return f"pairs: {Path(recipe.folder) / 'pairs'}: " + "; ".join(lines)

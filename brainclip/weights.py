@@ -1,0 +1,80 @@
+"""Weights on disk: safetensors in half precision, loaded strictly. A missing file or key is an error, never a random start."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from brainclip.errors import WeightsError
+
+
+def save_weights(module: nn.Module, path: Path, *, dtype: torch.dtype | None = torch.float16) -> None:
+    """Write a module's state as safetensors; floating-point tensors in `dtype` (None: as they are)."""
+    state = {}
+    for key, value in module.state_dict().items():
+        cast = dtype is not None and value.is_floating_point()
+        state[key] = (value.to(dtype) if cast else value).detach().cpu().contiguous().clone()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    save_file(state, temporary, metadata={"format": "pt"})
+    os.replace(temporary, path)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file. WeightsError when it is missing or damaged."""
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weight file; train the stage that writes it or name another model folder")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{path}: damaged weight file ({error}); copy or train it again") from None
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Fill a module from a safetensors file. WeightsError names the first key or shape that does not agree."""
+    state, wanted = read_weights(path), module.state_dict()
+    missing, extra = sorted(set(wanted) - set(state)), sorted(set(state) - set(wanted))
+    if missing:
+        raise WeightsError(f"{path}: {len(missing)} keys missing, first {missing[0]!r}; was this saved by another stage?")
+    if extra:
+        raise WeightsError(f"{path}: {len(extra)} keys too many, first {extra[0]!r}; was this saved by another stage?")
+    for key, value in state.items():
+        if value.shape != wanted[key].shape:
+            raise WeightsError(f"{path}: {key} has shape {tuple(value.shape)}, the model wants {tuple(wanted[key].shape)}")
+    module.load_state_dict(state, strict=True)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The table in a JSON file. WeightsError when it is missing or damaged."""
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: no such file; the folder is not a complete model or run") from None
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path}: damaged file ({error})") from None
+    if not isinstance(table, dict):
+        raise WeightsError(f"{path}: expected a JSON table")
+    return table
+
+
+def write_json(path: Path, table: dict[str, Any]) -> None:
+    """Write a JSON table so that a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def hash_file(path: Path) -> str:
+    """First 16 hex digits of a file's sha256: the name by which one stage knows another's weights."""
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weight file")
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -1,0 +1,10 @@
+"""Stage prior of a recipe: python recipes/prior.py recipes/mini.toml [--set key=value ...] (or under `accelerate launch`)."""
+
+from __future__ import annotations
+
+import sys
+
+from brainclip.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["prior", *sys.argv[1:]]))

@@ -1,0 +1,10 @@
+"""Stage vae of a recipe: python recipes/vae.py recipes/mini.toml [--set key=value ...] (or under `accelerate launch`)."""
+
+from __future__ import annotations
+
+import sys
+
+from brainclip.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["vae", *sys.argv[1:]]))

@@ -1,0 +1,337 @@
+"""Pairs: a cohort in, slices with captions out; stopped, damaged and refused folders."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nibabel import Nifti1Image
+from PIL import Image
+from test_atlas_caption import random_facts
+
+import atlas.prepare
+from atlas.atlas import load_atlas
+from atlas.cohort import SPLITS, assign_splits, ventricle_sizes
+from atlas.errors import PairsError, RegistrationError, SourceError
+from atlas.pairs import read_dataset, read_pairs, write_pairs
+from atlas.records import facts_of, line_of
+from atlas.slices import Geometry
+from atlas.volume import resample, save_volume
+
+GEOMETRY = Geometry(size=64, spacing_mm=3.0)
+SUBJECTS = ("sub-01", "sub-02", "sub-03")
+
+
+def build(cohort: Path, out: Path, **changes: object) -> dict[str, object]:
+    settings = {"geometry": GEOMETRY, "every_mm": 9, "workers": 1, "splits": (0.34, 0.33, 0.33)} | changes
+    return write_pairs("simulated", cohort, out, **settings)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory) -> Path:
+    """Three people at 3 mm in the simulated layout: the template moved and scaled, with its labels.
+
+    The PD image of the second is twice as bright left of the midline; the T1 of the third has a further copy
+    of the person lying far outside the scan, so it is empty.
+    """
+    folder = tmp_path_factory.mktemp("cohort")
+    atlas_ = load_atlas()
+    table = ["participant_id\tage\tsex"]
+    for number, name in enumerate(SUBJECTS):
+        move = np.diag([1.0 + 0.03 * number, 1.0, 1.0 - 0.02 * number, 1.0])
+        move[:3, 3] = (2.0 * number, -3.0, 4.0)
+        affine = np.diag([3.0, 3.0, 3.0, 1.0])
+        affine[:3, 3] = (-84, -123, -90)
+        grid = (56, 68, 62)
+        images = {}
+        for kind, image, order in (("T1w", atlas_.template, 1), ("dseg", atlas_.labels, 0)):
+            moved = Nifti1Image(np.asanyarray(image.dataobj), move @ image.affine)
+            images[kind] = np.asanyarray(resample(moved, affine, grid, order=order).dataobj)
+        x = 3.0 * np.arange(grid[0])[:, None, None] - 84 - move[0, 3]
+        if number == 1:
+            images["PDw"] = np.where(images["T1w"] > 0, np.where(x < 0, 200, 100) + images["T1w"] / 100, 0)
+        for kind, values in images.items():
+            dtype = np.int32 if kind == "dseg" else np.float32
+            save_volume(
+                Nifti1Image(values.astype(dtype), affine), folder / name / "anat" / f"{name}_{kind}.nii.gz"
+            )
+        table.append(f"{name}\t{30 + 20 * number}\t{'female' if number % 2 else 'male'}")
+    (folder / "participants.tsv").write_text("\n".join(table) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pairs_folder(cohort, tmp_path_factory) -> Path:
+    """The cohort's pairs, built in one go; tests copy it before they change it."""
+    folder = tmp_path_factory.mktemp("built") / "pairs"
+    build(cohort, folder)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_pairs_hold_what_dataset_json_counts(pairs_folder):
+    dataset, pairs = read_dataset(pairs_folder), read_pairs(pairs_folder)
+    assert dataset["pairs"] == len(pairs) > 100
+    assert dataset["slices"] == dict(Counter(pair.split for pair in pairs)) | dict.fromkeys(
+        set(SPLITS) - {pair.split for pair in pairs}, 0
+    )
+    assert dataset["subjects"] == {"train": 1, "validation": 1, "test": 1}
+    assert dataset["synthetic"] is True
+    assert dataset["rejected"] == 0
+    assert {pair.subject for pair in pairs} == set(SUBJECTS)
+    assert [len(read_pairs(pairs_folder, split)) for split in SPLITS] == list(dataset["slices"].values())
+    for pair in pairs[::17]:
+        with Image.open(pairs_folder / pair.file_name) as picture:
+            assert (picture.mode, picture.size) == ("L", (64, 64))
+            pixels = np.asarray(picture)
+        assert np.count_nonzero(pixels) * 9 >= 400
+        assert pair.file_name.startswith(f"{pair.split}/{pair.subject}/")
+        assert pair.facts.known["age"] == 30 + 20 * SUBJECTS.index(pair.subject)
+        assert pair.keywords[0] == pair.facts.plane
+        assert pair.text
+
+
+def test_volumes_are_native_mm3(cohort, pairs_folder):
+    for pair in read_pairs(pairs_folder)[::40]:
+        path = cohort / pair.subject / "anat" / f"{pair.subject}_dseg.nii.gz"
+        labels = np.asanyarray(atlas.prepare.load_labels(path).dataobj)
+        assert pair.facts.volumes["left thalamus"] == np.count_nonzero(labels == 10) * 27
+        assert pair.facts.volumes["right insula"] == np.count_nonzero(labels == 2035) * 27
+        assert pair.facts.volumes["brain"] == np.count_nonzero(labels) * 27
+
+
+def test_left_stays_left_in_pictures_facts_and_captions(pairs_folder):
+    marked = [pair for pair in read_pairs(pairs_folder) if pair.facts.modality == "PD"]
+    assert {pair.facts.plane for pair in marked} == {"axial", "coronal", "sagittal"}
+    for pair in marked:
+        pixels = np.asarray(Image.open(pairs_folder / pair.file_name)).astype(float)
+        if pair.facts.plane == "sagittal":
+            if abs(pair.facts.position_mm) < 6:
+                continue
+            side = "left" if pair.facts.position_mm < 0 else "right"
+            bright = pixels[pixels > 0].mean() > 150
+            assert bright == (side == "left"), pair.file_name
+            assert all(
+                not name.startswith(("left", "right")) or name.startswith(side) for name in pair.facts.regions
+            )
+            assert pair.facts.level.startswith(side)
+        else:
+            left, right = pixels[:, :30], pixels[:, 34:]
+            assert left[left > 0].mean() > 1.3 * right[right > 0].mean(), pair.file_name
+
+
+def test_regions_lie_on_the_picture_where_the_atlas_has_them(pairs_folder):
+    pairs = [pair for pair in read_pairs(pairs_folder) if pair.facts.plane == "axial"]
+    for pair in pairs:
+        inside = 2 <= pair.facts.position_mm <= 12
+        if inside:
+            assert {"left thalamus", "right thalamus"} <= set(pair.facts.regions)
+        if pair.facts.position_mm > 40:
+            assert "left thalamus" not in pair.facts.regions
+
+
+def test_a_run_that_lost_pieces_is_finished_byte_for_byte(cohort, pairs_folder, tmp_path):
+    whole = contents(pairs_folder)
+    damaged = tmp_path / "pairs"
+    shutil.copytree(pairs_folder, damaged)
+    # what a kill leaves: no manifest, one subject's pictures without its file, half-written temporaries
+    (damaged / "dataset.json").unlink()
+    (damaged / "metadata.jsonl").unlink()
+    (damaged / "subjects" / "sub-02.jsonl").unlink()
+    victim = next(damaged.glob("*/sub-02"))
+    next(victim.glob("*.png")).write_bytes(b"half a picture")
+    (victim / "T1_axial_+999.0.png").write_bytes(b"a picture that should not be there")
+    (damaged / "subjects" / ".sub-02.jsonl.4242.partial").write_text('{"subj')
+    (damaged / ".partial" / "sub-03.4242").mkdir(parents=True)
+    with pytest.raises(PairsError, match=r"no dataset.json, so this is no complete folder of pairs"):
+        read_pairs(damaged)
+    build(cohort, damaged)
+    assert contents(damaged) == whole
+
+
+def test_a_complete_folder_is_left_as_it_is(cohort, pairs_folder):
+    before = {path: path.stat().st_mtime_ns for path in pairs_folder.rglob("*.png")}
+    whole = contents(pairs_folder)
+    build(cohort, pairs_folder)
+    assert contents(pairs_folder) == whole
+    assert {path: path.stat().st_mtime_ns for path in pairs_folder.rglob("*.png")} == before
+
+
+def test_a_full_disk_is_one_sentence_and_loses_nothing(cohort, pairs_folder, tmp_path, monkeypatch):
+    shutil.copytree(pairs_folder, tmp_path / "pairs")
+    (tmp_path / "pairs" / "subjects" / "sub-03.jsonl").unlink()
+    saved = Image.Image.save
+
+    def full(self, target, *args, **settings):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(PairsError, match="the disk is full; 2 of 3 subjects are complete, free some space"):
+        build(cohort, tmp_path / "pairs")
+    monkeypatch.setattr(Image.Image, "save", saved)
+    build(cohort, tmp_path / "pairs")
+    assert contents(tmp_path / "pairs") == contents(pairs_folder)
+
+
+def test_a_volume_that_cannot_be_used_is_listed_and_does_not_stop_the_run(cohort, pairs_folder, tmp_path):
+    folder, out = tmp_path / "cohort", tmp_path / "pairs"
+    shutil.copytree(cohort, folder)
+    shutil.copytree(pairs_folder, out)
+    broken = folder / "sub-01" / "anat" / "sub-01_T1w.nii.gz"
+    broken.write_bytes(broken.read_bytes()[:2000])
+    (out / "subjects" / "sub-01.jsonl").unlink()
+    dataset = build(folder, out)
+    rejected = [json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()]
+    assert [(row["subject"], row["path"]) for row in rejected] == [("sub-01", "sub-01_T1w.nii.gz")]
+    assert "truncated or damaged" in rejected[0]["reason"]
+    assert dataset["rejected"] == 1
+    # its pictures of the run before are gone, too
+    assert {pair.subject for pair in read_pairs(out)} == {"sub-02", "sub-03"}
+
+
+def test_a_volume_that_registration_refuses_is_listed(cohort, pairs_folder, tmp_path, monkeypatch):
+    out = tmp_path / "pairs"
+    shutil.copytree(pairs_folder, out)
+    (out / "subjects" / "sub-02.jsonl").unlink()
+
+    def refuse(*args, **settings):
+        raise RegistrationError("the volume does not fit the template")
+
+    monkeypatch.setattr("atlas.register.register", refuse)
+    assert build(cohort, out)["rejected"] == 2
+    assert {pair.subject for pair in read_pairs(out)} == {"sub-01", "sub-03"}
+
+
+def test_other_settings_or_a_foreign_folder_are_refused(cohort, pairs_folder, tmp_path):
+    with pytest.raises(PairsError, match=r"was begun with every_mm = 9, now every_mm = 6"):
+        build(cohort, pairs_folder, every_mm=6)
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(PairsError, match="is not empty and no folder of pairs"):
+        build(cohort, tmp_path)
+    with pytest.raises(PairsError, match="three shares sum to 1"):
+        build(cohort, tmp_path / "new", splits=(0.8, 0.1, 0.2))
+    with pytest.raises(PairsError, match="no usable scans"):
+        build(cohort, tmp_path / "new", modalities=["FLAIR"])
+    with pytest.raises(SourceError):
+        build(tmp_path / "nowhere", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_dry_run_counts_and_writes_nothing(cohort, tmp_path):
+    assert build(cohort, tmp_path / "new", dry_run=True) == {"subjects": 3, "scans": 4, "rejected": 0}
+    assert build(cohort, tmp_path / "new", dry_run=True, limit=1, modalities=["T1"])["scans"] == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_damaged_folders_are_refused(pairs_folder, tmp_path):
+    copy = tmp_path / "pairs"
+    shutil.copytree(pairs_folder, copy)
+    next(copy.glob("train/*/*.png")).unlink()
+    with pytest.raises(PairsError, match=r"dataset.json lists \d+ pairs, metadata.jsonl \d+, and there are"):
+        read_pairs(copy)
+
+    lines = (pairs_folder / "metadata.jsonl").read_text().splitlines()
+    moved = json.loads(lines[0]) | {"split": "test"}
+    moved["split"] = next(split for split in SPLITS if split != json.loads(lines[0])["split"])
+    (copy / "metadata.jsonl").write_text("\n".join([json.dumps(moved), *lines[1:]]) + "\n")
+    with pytest.raises(PairsError, match="subject 'sub-01' is in both"):
+        read_pairs(copy)
+
+    (copy / "metadata.jsonl").write_text("\n".join([*lines[1:], lines[0][:50]]))
+    with pytest.raises(PairsError, match="not readable as JSON lines"):
+        read_pairs(copy)
+
+    (copy / "volumes.jsonl").unlink()
+    with pytest.raises(PairsError, match=r"volumes.jsonl: missing"):
+        read_pairs(copy)
+
+    (copy / "dataset.json").write_text(json.dumps({"format": 99}))
+    with pytest.raises(PairsError, match="format 99, this version reads 1"):
+        read_pairs(copy)
+    (copy / "dataset.json").write_text("{")
+    with pytest.raises(PairsError, match="not readable as JSON"):
+        read_dataset(copy)
+    with pytest.raises(PairsError, match="split 'dev'; possible: train, validation, test"):
+        read_pairs(pairs_folder, "dev")
+
+
+def test_every_line_has_the_same_columns_and_gives_the_facts_back(pairs_folder):
+    lines = [json.loads(line) for line in (pairs_folder / "metadata.jsonl").read_text().splitlines()]
+    assert len({tuple(line) for line in lines}) == 1
+    for seed in range(50):
+        facts = random_facts(seed)
+        line = json.loads(json.dumps(line_of("train/a/b.png", "a", "train", "", facts)))
+        assert tuple(line) == tuple(lines[0])
+        assert facts_of(line, {}) == facts
+
+
+def test_splits_have_the_asked_shares_and_no_subject_moves():
+    names = [f"person {number}" for number in range(200)]
+    first = assign_splits(names, (0.8, 0.1, 0.1), seed=3)
+    assert Counter(first.values()) == {"train": 160, "validation": 20, "test": 20}
+    assert first == assign_splits(reversed(names), (0.8, 0.1, 0.1), seed=3)
+    assert first != assign_splits(names, (0.8, 0.1, 0.1), seed=4)
+    more = assign_splits([*names, *(f"new {n}" for n in range(100))], (0.8, 0.1, 0.1), seed=3, assigned=first)
+    assert Counter(more.values()) == {"train": 240, "validation": 30, "test": 30}
+    assert all(more[name] == first[name] for name in names)
+
+
+@pytest.mark.parametrize("count", [3, 4, 7])
+def test_no_asked_split_of_a_small_cohort_stays_empty(count):
+    names = [str(number) for number in range(count)]
+    assert set(assign_splits(names, (0.8, 0.1, 0.1), seed=0).values()) == set(SPLITS)
+    assert set(assign_splits(names, (1.0, 0.0, 0.0), seed=0).values()) == {"train"}
+    assert set(assign_splits(names, (0.0, 0.0, 1.0), seed=0).values()) == {"test"}
+
+
+def test_ventricles_are_judged_within_the_decade_of_age():
+    def person(number: int, age: float | None, share: float) -> list[dict[str, object]]:
+        volumes = {"left lateral ventricle": share / 2, "right lateral ventricle": share / 2, "brain": 1.0}
+        header = {"subject": str(number), "sessions": {"": {"volumes": volumes}}}
+        return [header, {"session": "", "facts": {"known": {} if age is None else {"age": age}}}]
+
+    seventies = [person(number, 70 + number % 10, 0.02 + number / 1000) for number in range(20)]
+    few = [person(100 + number, 35.0, 0.01 * number) for number in range(19)]
+    sizes = ventricle_sizes([*seventies, *few, person(200, None, 0.9)])
+    assert {name for name, _ in sizes} <= {str(number) for number in range(20)}
+    assert [sizes.get((str(number), "")) for number in range(20)] == (
+        ["small"] * 4 + [None] * 3 + ["normal"] * 6 + [None] * 3 + ["enlarged"] * 4
+    )
+
+
+@pytest.mark.slow
+def test_a_build_killed_at_any_moment_is_finished_byte_for_byte(cohort, pairs_folder, tmp_path):
+    script = tmp_path / "build.py"
+    script.write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        f"sys.path[:0] = [{str(Path(atlas.prepare.__file__).parents[1])!r}, {str(Path(__file__).parent)!r}]\n"
+        "from test_atlas_pairs import build\n"
+        "if __name__ == '__main__':\n"
+        f"    build(Path({str(cohort)!r}), Path({str(tmp_path / 'pairs')!r}), workers=2)\n"
+    )
+    for seconds in (8, 14, 20):
+        process = subprocess.Popen(
+            [sys.executable, str(script)], start_new_session=True, stderr=subprocess.DEVNULL
+        )
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)  # the main process alone: its workers have to notice
+            process.wait()
+        time.sleep(2)
+    subprocess.run([sys.executable, str(script)], check=True, stderr=subprocess.DEVNULL)
+    assert contents(tmp_path / "pairs") == contents(pairs_folder)

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from brainclip.config import load_recipe
+from brainclip.errors import RecipeError
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+
+
+@pytest.mark.parametrize("name", ["tiny", "mini"])
+def test_recipes_of_the_repository_load(name: str) -> None:
+    recipe = load_recipe(RECIPES / f"{name}.toml")
+    assert recipe.name == name
+    assert set(recipe.clip.mix) <= set(recipe.pairs)
+    assert recipe.clip.text_width == recipe.clip.embedding
+
+
+def test_override_replaces_a_value_and_keeps_its_type() -> None:
+    recipe = load_recipe(RECIPES / "tiny.toml", ["clip.steps=3", "vae.rate=1", "folder=elsewhere", "decoder.channels=[8, 16]"])
+    assert (recipe.clip.steps, recipe.vae.rate, recipe.folder, recipe.decoder.channels) == (3, 1.0, "elsewhere", (8, 16))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[clip]\nlayer = 3", "unknown key 'layer' in \\[clip\\]; known keys: mix, steps"),
+        ("[clip]\nsteps = 'many'", "clip.steps = 'many' should be of type int"),
+        ("[clip]\nsteps = true", "clip.steps = True should be of type int"),
+        ("[pairs.ixi]\nmask = 'x'", "unknown key 'mask' in \\[pairs.ixi\\]"),
+        ("clip = 3", "\\[clip\\] should be a table"),
+        ("[clip", "not a readable TOML file"),
+    ],
+)
+def test_wrong_recipe_is_one_clear_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    path = tmp_path / "wrong.toml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=sentence):
+        load_recipe(path)
+
+
+def test_missing_recipe_names_the_bundled_ones(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"recipes/tiny\.toml"):
+        load_recipe(tmp_path / "no.toml")
+
+
+def test_override_without_a_value_is_refused() -> None:
+    with pytest.raises(RecipeError, match="expected key=value"):
+        load_recipe(RECIPES / "tiny.toml", ["clip.steps"])

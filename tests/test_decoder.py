@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from toys import smooth_images, toy_clip, toy_decoder
+
+from brainclip.clip import Clip
+from brainclip.config import AdapterRecipe
+from brainclip.decoder import Decoder
+from brainclip.errors import WeightsError
+from brainclip.train.decoder import DecoderObjective
+from brainclip.vae import PatchAutoencoder
+
+SETTINGS = {"steps": 3, "guidance": 1.5}
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
+    folder = tmp_path_factory.mktemp("clip")
+    toy_clip().save(folder)
+    return Clip.load(folder)
+
+
+@pytest.fixture
+def folder(clip: Clip, tmp_path: Path) -> Path:
+    toy_decoder(clip).save(tmp_path / "decoder", dtype=None)
+    return tmp_path / "decoder"
+
+
+def whitened() -> torch.Tensor:
+    return torch.randn(2, 32, generator=torch.Generator().manual_seed(7))
+
+
+def with_adapter(folder: Path, clip: Clip) -> Decoder:
+    """A decoder with a random LoRA, written beside it."""
+    decoder = Decoder.load(folder, clip)
+    torch.manual_seed(4)
+    decoder.add_adapter("ixi", AdapterRecipe(rank=2, alpha=2))
+    for parameter in decoder.parameters():
+        if parameter.requires_grad:
+            parameter.data.add_(torch.randn_like(parameter) * 0.1)
+    card = {"base": decoder.hash, "default": True, "modalities": ["T1"]}
+    decoder.save_adapter("ixi", folder / "adapters" / "ixi", card)
+    return decoder
+
+
+def test_decoder_round_trips_and_parts_load_with_diffusers(folder: Path, clip: Clip) -> None:
+    first, again = toy_decoder(clip), Decoder.load(folder, clip)
+    assert torch.equal(first.sample(whitened(), [0, 1], **SETTINGS), again.sample(whitened(), [0, 1], **SETTINGS))
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet")
+    assert unet.config["addition_embed_type"] == "image" and unet.config["encoder_hid_dim_type"] == "image_proj"
+    PatchAutoencoder.from_pretrained(folder / "vae")
+
+
+def test_picture_depends_on_its_own_seed_and_not_on_the_batch(folder: Path, clip: Clip) -> None:
+    decoder = Decoder.load(folder, clip)
+    both, second = decoder.sample(whitened(), [0, 1], **SETTINGS), decoder.sample(whitened()[1:], [1], **SETTINGS)
+    assert torch.allclose(both[1], second[0], atol=1e-5)
+    assert both.shape == (2, 1, 32, 32) and both.min() >= 0 and both.max() <= 1
+
+
+def test_picture_follows_the_embedding(folder: Path, clip: Clip) -> None:
+    decoder = Decoder.load(folder, clip)
+    first, second = decoder.sample(whitened(), [3, 3], **SETTINGS)
+    assert (first - second).abs().max() > 1e-4
+
+
+def test_adapter_changes_pictures_and_can_be_switched_off(folder: Path, clip: Clip) -> None:
+    base = Decoder.load(folder, clip).sample(whitened(), [0, 1], **SETTINGS)
+    trained = with_adapter(folder, clip).sample(whitened(), [0, 1], **SETTINGS)
+    decoder = Decoder.load(folder, clip)
+    decoder.use_adapter("ixi")
+    assert torch.equal(decoder.sample(whitened(), [0, 1], **SETTINGS), trained)
+    assert (trained - base).abs().max() > 1e-3
+    decoder.use_adapter(None)
+    assert torch.equal(decoder.sample(whitened(), [0, 1], **SETTINGS), base)
+
+
+def test_adapter_trains_only_lora_layers_of_the_attention(folder: Path, clip: Clip) -> None:
+    decoder = Decoder.load(folder, clip)
+    decoder.add_adapter("ixi", AdapterRecipe(rank=2, expected=False))
+    names = [name for name, parameter in decoder.named_parameters() if parameter.requires_grad]
+    assert names and all("lora" in name and (".attn1." in name or ".attn2." in name or "attentions" in name) for name in names)
+
+
+def test_unknown_adapter_names_those_there_are(folder: Path, clip: Clip) -> None:
+    with_adapter(folder, clip)
+    with pytest.raises(WeightsError, match="no adapter 'oasis' in this model; it has: ixi"):
+        Decoder.load(folder, clip).use_adapter("oasis")
+
+
+def test_adapter_of_another_base_is_refused_with_both_hashes(folder: Path, clip: Clip) -> None:
+    decoder = with_adapter(folder, clip)
+    path = folder / "adapters" / "ixi" / "adapter.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base": "0123456789abcdef"}))
+    with pytest.raises(WeightsError, match=f"decoder 0123456789abcdef, this model's decoder is {decoder.hash}"):
+        Decoder.load(folder, clip).use_adapter("ixi")
+
+
+def test_missing_adapter_weights_are_an_error(folder: Path, clip: Clip) -> None:
+    with_adapter(folder, clip)
+    (folder / "adapters" / "ixi" / "unet" / "pytorch_lora_weights.safetensors").unlink()
+    with pytest.raises(WeightsError, match="adapter folder is not complete"):
+        Decoder.load(folder, clip).use_adapter("ixi")
+
+
+def test_expected_latents_get_no_gradient_from_the_flow(clip: Clip) -> None:
+    decoder = toy_decoder(clip)
+    latents = decoder.latents(smooth_images(4))
+    batch = {"latents": latents, "noise": torch.randn_like(latents), "sigma": torch.full((4,), 0.5)}
+    whitened = torch.randn(4, 32)
+    DecoderObjective(decoder)(**batch, whitened=whitened)[0].backward()
+    both = decoder.expected.linear_in.weight.grad.clone()
+    decoder.zero_grad()
+    torch.nn.functional.mse_loss(decoder.expected(whitened), latents).backward()
+    assert torch.allclose(both, decoder.expected.linear_in.weight.grad, atol=1e-7)
+
+
+def test_flow_of_a_perfect_velocity_arrives_at_the_latents(clip: Clip) -> None:
+    decoder = toy_decoder(clip)
+    target = decoder.latents(smooth_images(2))
+    noise = [torch.randn(target.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
+    decoder.velocity = lambda x, sigma, whitened, expected: torch.stack(noise) - target  # type: ignore[method-assign]
+    made = decoder.sample(whitened(), [0, 1], steps=3, guidance=1)
+    assert torch.allclose(made, decoder.pictures(target), atol=1e-5)
