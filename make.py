@@ -26,7 +26,7 @@ CHECKS = (
     ("ruff", "format", "--check", "."),
     ("mypy",),
     ("lint-imports",),
-    ("pytest", "-n", "2"),
+    ("pytest", "-n", "2", "--dist", "loadfile"),  # by file: its fixtures are built once
 )
 
 

@@ -37,8 +37,8 @@ CEREBRAL_WHITE = (2, 41, 77, 251, 252, 253, 254, 255)
 CORTEX_REGIONS = tuple(range(1000, 1036)) + tuple(range(2000, 2036))
 CEREBELLUM = (7, 8, 46, 47)
 HULL_CLOSING_MM = 5.0
-HULL_RIM_MM = 0.4  # cerebrospinal fluid that a brain extraction leaves outside the cortex
-MARGIN_VOXELS = 12
+HULL_EDGE = 0.35  # leaves a rim of 0.4 mm of fluid outside the cortex, as brain extraction does
+MARGIN_VOXELS = 8
 MEAN_CORTEX_MM = 3.0  # of the maps made here, whose cortex is thicker than the 2.5 mm of histology
 LABEL_MAP_LICENCE = "label maps of real people: as the folder given says"
 TEMPLATE_LICENCE = "ICBM152 2009a (McConnell Brain Imaging Centre), Desikan-Killiany labels (FreeSurfer)"
@@ -49,9 +49,9 @@ class Anatomy:
     """One head to start from, on its own 1 mm grid; `affine` takes its voxels to MNI152 mm.
 
     tissues: (len(TISSUES), X, Y, Z) float32, sums to 1 inside the hull. labels: (X, Y, Z) int32,
-    Desikan-Killiany ids. white_distance, ventricle_distance, hull_depth: (X, Y, Z) float32 in mm, the last
-    two signed (ventricle negative inside, hull positive inside). cerebellum, sulci: (X, Y, Z) float32 in
-    [0, 1]; sulci is the fluid beside cortex that cortex may fill in the young.
+    Desikan-Killiany ids. white_distance, ventricle_distance: (X, Y, Z) float32 in mm, negative inside.
+    hull, cerebellum, sulci: (X, Y, Z) float32 in [0, 1]; the brain is where hull > HULL_EDGE, and sulci are
+    the fluid beside cortex that cortex may fill in the young.
     """
 
     name: str
@@ -61,14 +61,14 @@ class Anatomy:
     labels: np.ndarray
     white_distance: np.ndarray
     ventricle_distance: np.ndarray
-    hull_depth: np.ndarray
+    hull: np.ndarray
     cerebellum: np.ndarray
     sulci: np.ndarray
 
     def maps(self) -> np.ndarray:
-        """White, ventricle and hull distance, cerebellum and sulci as one array (5, X, Y, Z) float32."""
-        distances = [self.white_distance, self.ventricle_distance, self.hull_depth]
-        return np.stack([*distances, self.cerebellum, self.sulci]).astype(np.float32)
+        """White and ventricle distance, hull, cerebellum and sulci as one array (5, X, Y, Z) float32."""
+        maps = [self.white_distance, self.ventricle_distance, self.hull, self.cerebellum, self.sulci]
+        return np.stack(maps).astype(np.float32)
 
     def ventricle_level_mm(self, volume_ml: float) -> float:
         """How far the ventricle wall must move outwards, in mm, for the ventricles to hold `volume_ml`."""
@@ -182,7 +182,7 @@ def build(
         labels=labels.astype(np.int32),
         white_distance=white_distance,
         ventricle_distance=ventricle_distance,
-        hull_depth=HULL_RIM_MM - signed_distance(hull, smooth=1.0),
+        hull=ndimage.gaussian_filter(hull.astype(np.float32), 1.0),
         cerebellum=ndimage.gaussian_filter(np.isin(labels, CEREBELLUM).astype(np.float32), 1.5),
         sulci=softened(near_mask(sulci, [True], 1)),
     )
@@ -191,6 +191,8 @@ def build(
 def add_folia(tissues: np.ndarray, ids: np.ndarray, affine: np.ndarray) -> np.ndarray:
     """Tissues with cerebellar folia, which label maps lack: fissures fanning out from the core."""
     cortex, core = np.isin(ids, (8, 47)), np.isin(ids, (7, 46))
+    if not (cortex.any() and core.any()):
+        return tissues
     where = np.nonzero(ndimage.binary_dilation(cortex, iterations=1))
     depth = signed_distance(core)[where]
     x, y, z = nib.affines.apply_affine(affine, np.stack(where, 1)).T
@@ -219,45 +221,52 @@ def native_ventricles_ml(path: Path) -> float:
 
 def align(ids: np.ndarray, affine: np.ndarray) -> np.ndarray:
     """The (4, 4) affine from the label map's world to MNI mm: centres of structures, then the extents."""
-    centres, _, _ = structures(ids, affine)
-    targets, target_middle, target_spread = template_structures()
+    centres, middle, covariance = structures(ids, affine)
+    targets, target_middle, target_covariance = template_structures()
     common = sorted(set(centres) & set(targets))
     source = np.array([[*centres[k], 1] for k in common])
     target = np.array([targets[k] for k in common])
     solution, *_ = np.linalg.lstsq(source, target, rcond=None)
     fitted = np.eye(4)
     fitted[:3] = solution.T
-    _, middle, spread = structures(ids, fitted @ affine)
-    extent = np.eye(4)
-    extent[:3, :3] = np.diag(target_spread / spread)
-    extent[:3, 3] = target_middle - extent[:3, :3] @ middle
+    variance = np.diag(fitted[:3, :3] @ covariance @ fitted[:3, :3].T)
+    extent = np.diag([*np.sqrt(np.diag(target_covariance) / variance), 1])
+    extent[:3, 3] = target_middle - (extent @ fitted @ [*middle, 1])[:3]
     return extent @ fitted
 
 
 def structures(ids: np.ndarray, affine: np.ndarray) -> tuple[dict[int, np.ndarray], np.ndarray, np.ndarray]:
-    """Centres in mm of the brain's structures, cortex by side; centre and spread per axis of all."""
+    """Centres in mm of the brain's structures, cortex by side; centre and covariance (3, 3) of all."""
     sides = np.where((ids >= 1000) & (ids < 2000), 3, np.where(ids >= 2000, 42, ids))
     sides[np.isin(sides, (*VENTRICLES, 24))] = 0  # too different between people to align on
     found, counts = np.unique(sides, return_counts=True)
     wanted = [int(k) for k, n in zip(found, counts, strict=True) if 0 < k < 100 and n >= 200]
     centres = ndimage.center_of_mass(np.ones_like(sides), sides, wanted)
-    points = nib.affines.apply_affine(affine, np.argwhere(np.isin(sides, wanted)))
     in_mm = {k: nib.affines.apply_affine(affine, c) for k, c in zip(wanted, centres, strict=True)}
-    return in_mm, points.mean(0), points.std(0)
+    voxels = np.stack(np.nonzero(np.isin(sides, wanted)))
+    middle = nib.affines.apply_affine(affine, voxels.mean(1))
+    return in_mm, middle, affine[:3, :3] @ np.cov(voxels) @ affine[:3, :3].T
 
 
 @lru_cache(maxsize=1)
 def template_structures() -> tuple[dict[int, np.ndarray], np.ndarray, np.ndarray]:
     """`structures` of the atlas, in MNI mm."""
-    labels = load_atlas("desikan-killiany").labels
-    return structures(np.asanyarray(labels.dataobj), labels.affine)
+    return structures(*atlas_regions())
+
+
+@lru_cache(maxsize=1)
+def atlas_regions() -> tuple[np.ndarray, np.ndarray]:
+    """The atlas's label array, cut to the brain, and its (4, 4) affine."""
+    image = load_atlas("desikan-killiany").labels
+    labels = np.asanyarray(image.dataobj)
+    box = bounding_box(labels > 0, MARGIN_VOXELS)
+    return labels[box], image.affine @ shift([s.start for s in box])
 
 
 def split_cortex(ids: np.ndarray, affine: np.ndarray) -> np.ndarray:
     """Labels with left and right cortex (3, 42) split into the nearest atlas region of the same side."""
-    atlas_labels = load_atlas("desikan-killiany").labels
-    regions = np.asanyarray(atlas_labels.dataobj)
-    to_atlas = np.linalg.inv(atlas_labels.affine) @ affine
+    regions, atlas_affine = atlas_regions()
+    to_atlas = np.linalg.inv(atlas_affine) @ affine
     labels = ids.copy()
     for cortex, first in ((3, 1000), (42, 2000)):
         side = nearest(regions, tuple(range(first + 1, first + 36)))

@@ -145,6 +145,13 @@ def _read_numbers(
     )
     reading = re.sub(r"\b(?:aged?|age of|age[:=])\s*(?:of|=|:)?\s*(\d{1,3})\b(?!\s*mm)", age, reading)
     reading = re.sub(rf"{before}(\d{{2,3}})\s?/?\s?(?P<sex>[fm])\b", age, reading)
+    nouns = (*wordings()["sex"].values(), wordings()["person"]["nobody"])
+    people = "|".join(word for words in nouns for word in words)
+    reading = re.sub(  # "woman, 30"
+        rf"\b({people})(,? (?:1[01]\d|\d{{2}}))\b(?!\s*mm|[.\d])",
+        lambda match: match[1] + state("age", int(match[2].strip(", ")), match)[len(match[1]) :],
+        reading,
+    )
     reading = re.sub(
         rf"{before}{number}[\s-]?(?:tesla|t)\b",
         lambda match: state("field_strength", float(match[1]), match),
@@ -229,13 +236,13 @@ def _state(stated: dict[str, Any], meanings: dict[str, Any], *, in_place: bool) 
 
 
 def _suggestions(unknown: tuple[str, ...]) -> dict[str, str]:
-    vocabulary = sorted({word for phrase in _phrases() for word in phrase if len(word) > 3})
+    vocabulary = sorted({word for phrase in _phrases() for word in phrase if len(word) > 4})
     near = {
         word: difflib.get_close_matches(word, vocabulary, n=1, cutoff=0.75)
         for word in unknown
         if word.isalpha()
     }
-    return {word: matches[0] for word, matches in near.items() if matches}
+    return {word: matches[0] for word, matches in near.items() if matches and matches[0] != word}
 
 
 def split_words(text: str) -> Phrase:
@@ -274,7 +281,9 @@ def _phrases() -> dict[Phrase, dict[str, Any]]:
             for text in level.views:
                 add(text, "view", (plane, level.name))
     for name, sides in region_names().items():
-        plural = " ".join([*name.split()[:-1], IRREGULAR.get(name.split()[-1], name.split()[-1] + "s")])
+        last = name.split()[-1]
+        ending = last[:-1] + "ies" if last.endswith("y") else last + "s"
+        plural = name.removesuffix(last) + IRREGULAR.get(last, ending)
         for text in (name, plural, *understood["regions"].get(name, ())):
             add(text, "region", (name,))
             if not {"left", "right"} <= sides:

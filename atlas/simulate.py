@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import shutil
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache
+from multiprocessing import get_context
 from pathlib import Path
 
 import nibabel as nib
@@ -23,6 +25,7 @@ from tqdm import tqdm
 
 from atlas.anatomy import (
     CORTEX_REGIONS,
+    HULL_EDGE,
     LABEL_MAP_LICENCE,
     TEMPLATE_LICENCE,
     TISSUES,
@@ -89,12 +92,12 @@ def simulate_subject(
     voxels = apply_affine(np.linalg.inv(anatomy.affine), positions)
 
     tissues = sample(torch.from_numpy(anatomy.tissues), voxels)
-    white, ventricle, depth, cerebellum, sulci = sample(torch.from_numpy(anatomy.maps()), voxels)
+    white, ventricle, hull, cerebellum, sulci = sample(torch.from_numpy(anatomy.maps()), voxels)
     tissues = age_cortex(tissues, white, sulci, person, generator_for(seed, "ageing"), spacing_mm)
     lesions = generator_for(seed, "lesions")
     tissues = add_lesions(tissues, ventricle, white, cerebellum, person, lesions, spacing_mm)
 
-    brain = depth > 0
+    brain = hull > HULL_EDGE
     labels = sample_labels(anatomy.labels, voxels)
     in_fluid = np.isin(labels, CORTEX_REGIONS) & (tissues[CSF] > 0.5).numpy()
     labels[in_fluid | ~brain.numpy()] = 0
@@ -164,10 +167,16 @@ def write_cohort(
     ]
     if tasks:
         missing = sum(map(len, by_anatomy.values()))
-        pool = multiprocessing.get_context("spawn").Pool(min(workers, len(tasks)))
+        pool = ProcessPoolExecutor(min(workers, len(tasks)), get_context("spawn"))
         with pool, tqdm(total=missing, desc="simulate", unit="subject") as bar:
-            for written in pool.imap_unordered(write_subjects, tasks):
-                bar.update(written)
+            try:
+                for done in as_completed([pool.submit(write_subjects, task) for task in tasks]):
+                    bar.update(done.result())
+            except BrokenProcessPool as error:
+                raise SourceError(
+                    f"{folder}: a worker process was killed, perhaps for lack of memory (3 GB each at 1 mm); "
+                    "run the same command again to continue, with fewer workers if so"
+                ) from error
     write_participants(folder)
 
 

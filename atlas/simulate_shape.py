@@ -20,6 +20,7 @@ AGES = (18.0, 90.0)
 FIELD_LOW, FIELD_HIGH = np.array([-84.0, -122.0, -84.0]), np.array([84.0, 88.0, 96.0])
 WARP_SPACING_MM = 3.0
 WARPS_MM = ((24.0, 2.2), (12.0, 1.3), (6.5, 0.75))  # scale and size of the random velocities
+PUSH = 1.5  # velocity for 1 mm of wall: it vanishes at the middle of a narrow ventricle (three anatomies)
 STAGES = ("person", "pose", "warp", "ageing", "lesions", "texture", "tissues", "scanner", *MODALITIES)
 CORTEX, WHITE, CSF = (TISSUES.index(name) for name in ("cortex", "white", "csf"))
 
@@ -110,7 +111,7 @@ def warp_velocity(
     distance = smooth(distance, 0.7)[0]
     outwards = torch.stack(torch.gradient(distance))
     outwards = outwards / outwards.norm(dim=0, keepdim=True).clamp(min=0.3)
-    level = min(5.5, max(-3.0, anatomy.ventricle_level_mm(person.ventricles_ml)))
+    level = PUSH * min(4.5, max(-2.5, anatomy.ventricle_level_mm(person.ventricles_ml)))
     reach = torch.exp(-distance.clamp(min=0) / 10)  # the push fades towards the cortex
     # output voxels look inwards for the wall to move outwards
     return velocity - level * outwards * reach * (1 + 0.2 * torch.tanh(local))

@@ -25,7 +25,7 @@ class Scan:
     """One volume on disk and what is known of the person.
 
     known: any of age (years), sex ("female", "male"), handedness, site, field_strength (tesla), health.
-    mask: an image whose voxels above 0 are brain. labels: true region ids on the scan's grid (simulated only).
+    mask: an image whose voxels above 0 are brain. labels: true region ids on its grid (simulated only).
     family: subjects of one family stay in one split (simulated from one person's anatomy); empty: none.
     """
 
@@ -45,9 +45,9 @@ def find_scans(
 ) -> tuple[list[Scan], list[dict[str, Any]]]:
     """The scans of a data set, sorted, and what was left out: {subject, path, reason, kept}.
 
-    kept is true when the scan itself stays and only a fact about it was dropped. masks: a folder of label maps
-    `<name of the scan>_*.nii.gz`, brain where above 0. Raises SourceError for an unknown source, a folder or
-    table that is missing or laid out differently, and when there is no scan at all.
+    kept is true when the scan itself stays and only a fact about it was dropped. masks: a folder of label
+    maps `<name of the scan>_*.nii.gz`, brain where above 0. Raises SourceError for an unknown source, a
+    folder or table that is missing or laid out differently, and when there is no scan at all.
     """
     folder = Path(folder)
     if source not in SOURCES:
@@ -72,7 +72,7 @@ IXI_COLUMNS = ("IXI_ID", "SEX_ID (1=m, 2=f)", "AGE")
 
 
 def ixi_scans(folder: Path, masks: Path | None) -> tuple[list[Scan], list[dict[str, Any]]]:
-    """The scans of IXI (brain-development.org): IXI012-HH-1211-T1.nii.gz, with IXI.xls or .csv there or above."""
+    """The scans of IXI (brain-development.org): IXI012-HH-1211-T1.nii.gz, IXI.xls or .csv there or above."""
     table = _ixi_table(folder)
     scans, left_out = [], []
     for path in sorted(path for path in folder.rglob("*.nii*") if path.is_file()):
@@ -146,7 +146,7 @@ HANDS = {"l": "left", "left": "left", "r": "right", "right": "right", "a": "both
 
 
 def bids_scans(folder: Path, masks: Path | None) -> tuple[list[Scan], list[dict[str, Any]]]:
-    """The anatomical scans of a BIDS folder: participants.tsv and sub-*/[ses-*/]anat/*_{T1w,T2w,PDw,FLAIR}.nii.gz."""
+    """The scans of a BIDS folder: participants.tsv, sub-*/[ses-*/]anat/*_{T1w,T2w,PDw,FLAIR}.nii.gz."""
     return _bids(folder, masks, source="bids")
 
 
@@ -175,7 +175,9 @@ def _bids(folder: Path, masks: Path | None, *, source: str) -> tuple[list[Scan],
             facts["health"] = "healthy"
         left_out += [_note(subject.name, subject, doubt, kept=True) for doubt in doubts]
         family = (people.get(subject.name) or {}).get("anatomy") or ""
-        family = "" if family == TEMPLATE_ANATOMY else family  # else a cohort of the template alone had one split
+        family = (
+            "" if family == TEMPLATE_ANATOMY else family
+        )  # else a cohort of the template alone had one split
         seen: set[tuple[str, str]] = set()
         for path in sorted([*subject.glob("anat/*.nii*"), *subject.glob("ses-*/anat/*.nii*")]):
             suffix = path.name.split(".")[0].split("_")[-1]
@@ -283,7 +285,7 @@ def _need_columns(path: Path, rows: list[dict[str, Any]], columns: tuple[str, ..
     missing = [column for column in columns if column not in rows[0]]
     if missing:
         raise SourceError(
-            f"{path}: column {missing[0]!r} is missing; the table has {', '.join(str(key) for key in rows[0])}"
+            f"{path}: column {missing[0]!r} is missing; the table has {', '.join(map(str, rows[0]))}"
         )
 
 

@@ -1,7 +1,7 @@
 """brainclip: from a sentence to a slice of a healthy brain, and from a slice to what it shows.
 
-    picture = brainclip.generate("axial T1 slice at the level of the thalamus, healthy 30-year-old woman", seed=0)
-    picture.save("slice.png")
+    picture = brainclip.generate("axial T1 slice at the level of the thalamus, healthy 30-year-old woman",
+    seed=0) picture.save("slice.png")
 
 Nothing heavy is imported until it is used.
 """

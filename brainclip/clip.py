@@ -105,7 +105,8 @@ class Clip(nn.Module):
         for row, encoding in enumerate(self.tokenizer.encode_batch(list(texts))):
             if len(encoding.ids) > self.context:
                 raise PromptError(
-                    f"prompt of {len(encoding.ids)} tokens; at most {self.context} fit, shorten it: {texts[row][:60]!r}"
+                    f"prompt of {len(encoding.ids)} tokens; at most {self.context} fit, "
+                    f"shorten it: {texts[row][:60]!r}"
                 )
             ids[row, : len(encoding.ids)] = torch.tensor(encoding.ids)
         return ids
@@ -113,13 +114,15 @@ class Clip(nn.Module):
     def encode_text(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Embedding (B, D) and states (B, 77, W) of token ids; the same sums as open_clip's encode_text.
 
-        States beyond the longest text are 0: its causal mask lets the padding be left out, which is 2-3 times faster.
+        States beyond the longest text are 0: its causal mask lets the padding be left out, which is 2-3
+        times faster.
         """
         towers, longest = self.towers, int((tokens != 0).sum(1).max())
         shorter = tokens[:, :longest]
         x = towers.token_embedding(shorter) + towers.positional_embedding[:longest]  # (B, longest, W)
         x = towers.ln_final(towers.transformer(x, attn_mask=towers.attn_mask[:longest, :longest])).float()
-        pooled = x[torch.arange(len(x), device=x.device), shorter.argmax(dim=-1)]  # the end token has the highest id
+        ends = shorter.argmax(dim=-1)  # the end token has the highest id
+        pooled = x[torch.arange(len(x), device=x.device), ends]
         embedding = functional.normalize(pooled @ towers.text_projection.float(), dim=-1)
         return embedding, functional.pad(x, (0, 0, 0, self.context - longest))
 
@@ -130,7 +133,7 @@ class Clip(nn.Module):
         return functional.normalize(features.float(), dim=-1)
 
     def whiten(self, embedding: Tensor) -> Tensor:
-        """Embedding with the training mean taken off and the training standard deviation divided out, per dimension."""
+        """Embedding minus the training mean, divided by the training standard deviation, per dimension."""
         if not bool((self.embedding_std > 0).all()):
             raise WeightsError("the CLIP's whitening statistics are 0: its training was not finished")
         return (embedding - self.embedding_mean) / self.embedding_std
@@ -161,7 +164,12 @@ def new_clip(recipe: ClipRecipe, size: int, tokenizer: Any) -> Clip:
                 "hf_tokenizer_name": "local",
             },
         },
-        "preprocess_cfg": {"mean": [0.2] * 3, "std": [0.3] * 3, "interpolation": "bicubic", "resize_mode": "squash"},
+        "preprocess_cfg": {
+            "mean": [0.2] * 3,
+            "std": [0.3] * 3,
+            "interpolation": "bicubic",
+            "resize_mode": "squash",
+        },
     }
     return Clip(config, tokenizer)
 

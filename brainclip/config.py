@@ -1,6 +1,7 @@
 """Recipes: one frozen dataclass per stage, read from one TOML file with a table per stage.
 
-Every number the training depends on is here, so a run folder (which holds the recipe as resolved) can be run again.
+Every number the training depends on is here, so a run folder (which holds the recipe as resolved) can be
+run again.
 """
 
 from __future__ import annotations
@@ -46,9 +47,11 @@ class PairsRecipe:
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """What every training stage shares. Rate: linear warm-up, constant, linear decay over the last `decay` steps."""
+    """What every training stage shares. Rate: linear warm-up, constant, linear decay at the end."""
 
-    mix: dict[str, float] = field(default_factory=lambda: {"simulated": 1.0})  # pairs table -> share of each batch
+    mix: dict[str, float] = field(
+        default_factory=lambda: {"simulated": 1.0}
+    )  # pairs table -> share of each batch
     steps: int = 1000
     batch: int = 32
     rate: float = 1e-3
@@ -130,7 +133,9 @@ class AdapterRecipe(TrainingRecipe):
     targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
     expected: bool = True
     embedding_dropout: float = 0.1
-    modalities: tuple[str, ...] = ("T1",)  # generate() prefers this adapter for these contrasts when default is true
+    modalities: tuple[str, ...] = (
+        "T1",
+    )  # generate() prefers this adapter for these contrasts when default is true
     default: bool = False
 
 
@@ -161,7 +166,9 @@ class Recipe:
     def pairs_folder(self, name: str) -> Path:
         """The folder of the pairs table `name`. RecipeError when there is no such table."""
         if name not in self.pairs:
-            raise RecipeError(f"recipe {self.name!r} has no table [pairs.{name}]; it has: {', '.join(self.pairs) or 'none'}")
+            raise RecipeError(
+                f"recipe {self.name!r} has no table [pairs.{name}]; it has: {', '.join(self.pairs) or 'none'}"
+            )
         return Path(self.folder) / "pairs" / name
 
 
@@ -174,7 +181,9 @@ def load_recipe(path: Path | str, overrides: list[str] | tuple[str, ...] = ()) -
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RecipeError(f"{path}: no such recipe; the bundled ones are recipes/tiny.toml and recipes/mini.toml") from None
+        raise RecipeError(
+            f"{path}: no such recipe; the bundled ones are recipes/tiny.toml and recipes/mini.toml"
+        ) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(f"{path}: not a readable TOML file: {error}") from None
     for text in overrides:
@@ -207,7 +216,9 @@ def _build(kind: type[Any], value: Any, path: str, where: str) -> Any:
     if unknown:
         place = f" in [{where}]" if where else ""
         raise RecipeError(f"{path}: unknown key {unknown[0]!r}{place}; known keys: {', '.join(hints)}")
-    return kind(**{key: _convert(hints[key], item, path, f"{where}.{key}".lstrip(".")) for key, item in value.items()})
+    return kind(
+        **{key: _convert(hints[key], item, path, f"{where}.{key}".lstrip(".")) for key, item in value.items()}
+    )
 
 
 def _convert(hint: Any, value: Any, path: str, where: str) -> Any:

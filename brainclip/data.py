@@ -1,4 +1,4 @@
-"""PairDataset: the only torch Dataset. Slices and facts of one or more pairs folders; captions are drawn, not stored."""
+"""PairDataset: the only torch Dataset. Slices and facts of one or more pairs folders."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ class PairDataset(Dataset[tuple[Tensor, Pair]]):
         self.datasets = [read_dataset(folder) for folder in self.folders]
         geometries = [dataset["geometry"] for dataset in self.datasets]
         if any(geometry != geometries[0] for geometry in geometries):
-            raise PairsError(f"pairs folders differ in geometry: {geometries}; rebuild them with one size and spacing")
+            raise PairsError(
+                f"pairs folders differ in geometry: {geometries}; rebuild them with one size and spacing"
+            )
         self.geometry = geometries[0]
         self.size = int(self.geometry["size"])
         self.split = split
@@ -37,7 +39,9 @@ class PairDataset(Dataset[tuple[Tensor, Pair]]):
         for folder in self.folders:
             found = read_pairs(folder, split)
             if not found:
-                raise PairsError(f"{folder}: no pairs in the split {split!r}; use more subjects or another seed")
+                raise PairsError(
+                    f"{folder}: no pairs in the split {split!r}; use more subjects or another seed"
+                )
             self.pairs += found
             starts.append(len(self.pairs))
         self.folder_of = np.repeat(np.arange(len(self.folders)), np.diff(starts))
@@ -78,8 +82,8 @@ class PairDataset(Dataset[tuple[Tensor, Pair]]):
         return torch.from_numpy(pixels)
 
     def draw(self, batch: int, seed: int, step: int) -> np.ndarray:
-        """Indices (batch,) of step `step`: a function of (seed, step) alone. Each folder fills its share, without repeats
-        as long as it has enough pairs."""
+        """Indices (batch,) of step `step`: a function of (seed, step) alone. Each folder fills its share,
+        without repeats as long as it has enough pairs."""
         generator = np.random.default_rng([seed, step])
         counts = generator.multinomial(batch, self.shares)
         parts = []

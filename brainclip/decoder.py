@@ -1,7 +1,8 @@
 """Decoder: whitened image embedding to picture, by a rectified flow in the autoencoder's latents.
 
-The UNet takes the image embedding as Kandinsky 2.2's decoder does: projected to tokens for cross-attention, and added to
-the time embedding. Beside the noisy latents it sees the expected latents, a small network's least-squares guess from the
+The UNet takes the image embedding as Kandinsky 2.2's decoder does: projected to tokens for cross-attention,
+and added to the time embedding. Beside the noisy latents it sees the expected latents, a small network's
+least-squares guess from the
 same embedding: registered brains have a strong mean, and the flow then spends its capacity on the individual.
 """
 
@@ -30,16 +31,24 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 class ExpectedLatents(ModelMixin, ConfigMixin, PeftAdapterMixin):
-    """The mean latents (B, C, size, size) given a whitened image embedding (B, D), trained by least squares."""
+    """The mean latents (B, C, size, size) given a whitened image embedding (B, D), by least squares."""
 
     @register_to_config
-    def __init__(self, embedding: int = 192, latent_channels: int = 16, size: int = 16, width: int = 128) -> None:
+    def __init__(
+        self, embedding: int = 192, latent_channels: int = 16, size: int = 16, width: int = 128
+    ) -> None:
         super().__init__()
         self.start = size // 4
         self.linear_in = nn.Linear(embedding, 2 * width * self.start**2)
-        self.coarse = nn.Sequential(ResidualBlock(2 * width), ResidualBlock(2 * width), nn.Conv2d(2 * width, 4 * width, 3, padding=1))
-        self.middle = nn.Sequential(ResidualBlock(width), ResidualBlock(width), nn.Conv2d(width, 4 * width, 3, padding=1))
-        self.fine = nn.Sequential(ResidualBlock(width), nn.SiLU(), nn.Conv2d(width, latent_channels, 3, padding=1))
+        self.coarse = nn.Sequential(
+            ResidualBlock(2 * width), ResidualBlock(2 * width), nn.Conv2d(2 * width, 4 * width, 3, padding=1)
+        )
+        self.middle = nn.Sequential(
+            ResidualBlock(width), ResidualBlock(width), nn.Conv2d(width, 4 * width, 3, padding=1)
+        )
+        self.fine = nn.Sequential(
+            ResidualBlock(width), nn.SiLU(), nn.Conv2d(width, latent_channels, 3, padding=1)
+        )
 
     def forward(self, embedding: Tensor) -> Tensor:
         x = self.linear_in(embedding).unflatten(1, (-1, self.start, self.start))
@@ -51,7 +60,8 @@ class ExpectedLatents(ModelMixin, ConfigMixin, PeftAdapterMixin):
 class Decoder(nn.Module):
     """Pictures for whitened image embeddings.
 
-    contract: hash of the CLIP whose embeddings it was trained on. hash: of the UNet's weights, the base of its adapters.
+    contract: hash of the CLIP whose embeddings it was trained on. hash: of the UNet's weights, the base of
+    its adapters.
     """
 
     def __init__(
@@ -90,20 +100,33 @@ class Decoder(nn.Module):
             attention_head_dim=tuple(max(1, c // recipe.head_width) for c in recipe.channels),
             norm_num_groups=recipe.groups,
         )
-        expected = ExpectedLatents(embedding=width, latent_channels=channels, size=size, width=recipe.expected_width)
+        expected = ExpectedLatents(
+            embedding=width, latent_channels=channels, size=size, width=recipe.expected_width
+        )
         return cls(vae, unet, expected, FlowMatchEulerDiscreteScheduler(), {"clip": clip.hash})
 
     @classmethod
     def load(cls, folder: Path, clip: Clip) -> Decoder:
-        """The decoder saved in `folder`, its adapters found but not active. WeightsError for another CLIP or missing keys."""
+        """The decoder saved in `folder`, its adapters found but not active.
+
+        WeightsError for one trained with another CLIP, or missing keys.
+        """
         contract = read_json(folder / "contract.json")
         if contract["clip"] != clip.hash:
-            raise WeightsError(f"{folder}: this decoder was trained with CLIP {contract['clip']}, not with CLIP {clip.hash}")
+            raise WeightsError(
+                f"{folder}: this decoder was trained with CLIP {contract['clip']}, not with CLIP {clip.hash}"
+            )
         parts: dict[str, Any] = {}
-        for name, kind in (("vae", PatchAutoencoder), ("unet", UNet2DConditionModel), ("expected", ExpectedLatents)):
+        for name, kind in (
+            ("vae", PatchAutoencoder),
+            ("unet", UNet2DConditionModel),
+            ("expected", ExpectedLatents),
+        ):
             parts[name] = kind.from_config(read_json(folder / name / "config.json"))
             load_weights(parts[name], folder / name / WEIGHTS)
-        scheduler = FlowMatchEulerDiscreteScheduler.from_config(read_json(folder / "scheduler" / "scheduler_config.json"))
+        scheduler = FlowMatchEulerDiscreteScheduler.from_config(
+            read_json(folder / "scheduler" / "scheduler_config.json")
+        )
         decoder = cls(**parts, scheduler=scheduler, contract=contract)
         decoder.hash = hash_file(folder / "unet" / WEIGHTS)
         for path in sorted(folder.glob("adapters/*/adapter.json")):
@@ -119,16 +142,19 @@ class Decoder(nn.Module):
         write_json(folder / "contract.json", self.contract)
 
     def add_adapter(self, name: str, recipe: AdapterRecipe) -> None:
-        """Attach fresh LoRA layers (peft) to the UNet's attention, and to the expected-latents network if asked."""
+        """Attach fresh LoRA layers (peft) to the UNet's attention and, if asked, to the expected latents."""
         from peft import LoraConfig
 
         for parameter in self.parameters():
             parameter.requires_grad_(False)
         self.unet.add_adapter(
-            LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules=list(recipe.targets)), adapter_name=name
+            LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules=list(recipe.targets)),
+            adapter_name=name,
         )
         if recipe.expected:
-            layers = [key for key, part in self.expected.named_modules() if isinstance(part, (nn.Linear, nn.Conv2d))]
+            layers = [
+                key for key, part in self.expected.named_modules() if isinstance(part, (nn.Linear, nn.Conv2d))
+            ]
             self.expected.add_adapter(
                 LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules=layers), adapter_name=name
             )
@@ -147,7 +173,9 @@ class Decoder(nn.Module):
             raise WeightsError(f"no adapter {name!r} in this model; it has: {known}")
         if name is not None and self.adapters[name]["base"] != self.hash:
             base = self.adapters[name]["base"]
-            raise WeightsError(f"adapter {name!r} was trained on the decoder {base}, this model's decoder is {self.hash}")
+            raise WeightsError(
+                f"adapter {name!r} was trained on the decoder {base}, this model's decoder is {self.hash}"
+            )
         for part_name, part in (("unet", self.unet), ("expected", self.expected)):
             if name is not None and not self.adapters[name]["loaded"]:
                 _load_adapter(part, name, self.adapters[name]["folder"] / part_name)
@@ -171,18 +199,24 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def sample(self, whitened: Tensor, seeds: Sequence[int], *, steps: int, guidance: float) -> Tensor:
-        """Grey images (B, 1, H, W) in [0, 1], one per whitened embedding (B, D) and seed; Euler steps of the flow.
+        """Grey images (B, 1, H, W) in [0, 1], one per whitened embedding (B, D) and seed; Euler steps of
+        the flow.
 
         Picture k depends on its own embedding and seed alone. guidance: 1 follows the embedding as trained.
         """
-        shape = (self.vae.config["latent_channels"], *[self.vae.config["sample_size"] // self.vae.config["patch"]] * 2)
+        shape = (
+            self.vae.config["latent_channels"],
+            *[self.vae.config["sample_size"] // self.vae.config["patch"]] * 2,
+        )
         x = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
         conditions = whitened if guidance == 1 else torch.cat([whitened, torch.zeros_like(whitened)])
         expected = self.expected(conditions).float()
         self.scheduler.set_timesteps(steps)
         for timestep in self.scheduler.timesteps:
             doubled = x if guidance == 1 else torch.cat([x, x])
-            velocity = self.velocity(doubled, (timestep / 1000).expand(len(doubled)), conditions, expected).float()
+            velocity = self.velocity(
+                doubled, (timestep / 1000).expand(len(doubled)), conditions, expected
+            ).float()
             if guidance != 1:
                 asked, free = velocity.chunk(2)
                 velocity = free + guidance * (asked - free)
@@ -205,4 +239,6 @@ def _load_adapter(part: Any, name: str, folder: Path) -> None:
     try:
         part.load_lora_adapter(str(folder), adapter_name=name, prefix=None, use_safetensors=True)
     except (RuntimeError, ValueError, KeyError) as error:
-        raise WeightsError(f"{folder}: this LoRA does not fit the base model ({str(error).splitlines()[0]})") from None
+        raise WeightsError(
+            f"{folder}: this LoRA does not fit the base model ({str(error).splitlines()[0]})"
+        ) from None

@@ -1,6 +1,6 @@
 """The exception tree. Every message says what was given, what is possible and what to do.
 
-BrainclipError            a user's mistake or a damaged input; the command line turns it into one sentence and exit code 2
+BrainclipError            a user's mistake or damaged input; on the command line one sentence, exit code 2
 |-- VolumeError           a NIfTI, Analyze or MGZ file that cannot be used
 |-- SourceError           a data set whose folder or table is not as it should be
 |-- RegistrationError     a volume that could not be brought onto the atlas

@@ -1,8 +1,7 @@
-"""BrainCLIP: CLIP, prior and decoder together. generate, embed_text, embed_image; load and assemble a model folder."""
+"""BrainCLIP: CLIP, prior and decoder together. load a model folder; generate, embed_text, embed_image."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -10,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from brainclip.config import Recipe, digest
 from brainclip.errors import BrainclipError, PromptError, WeightsError
 from brainclip.picture import Picture
-from brainclip.weights import hash_file, read_json, write_json
+from brainclip.weights import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -24,12 +22,6 @@ BUNDLED = Path(__file__).parent / "models"
 FORMAT = 1
 BATCH = 16  # pictures decoded at a time
 STEP_MM = 4  # grid on which an unasked position is estimated
-FILES = {
-    "clip": ("open_clip_config.json", "open_clip_model.safetensors", "tokenizer.json", "tokenizer_config.json")
-    + ("whitening.safetensors", "words.json"),
-    "prior": ("config.json", "diffusion_pytorch_model.safetensors", "scheduler_config.json", "contract.json"),
-    "decoder": ("vae", "unet", "expected", "scheduler", "contract.json"),
-}
 
 
 class BrainCLIP:
@@ -39,7 +31,9 @@ class BrainCLIP:
         self.folder = Path(folder)
         self.card = read_json(self.folder / "brainclip.json")
         if self.card.get("format") != FORMAT:
-            raise WeightsError(f"{self.folder}: model format {self.card.get('format')!r}, this version reads {FORMAT}")
+            raise WeightsError(
+                f"{self.folder}: model format {self.card.get('format')!r}, this version reads {FORMAT}"
+            )
         self.name = f"{self.card['name']}-{self.card['hash']}"
 
     @property
@@ -68,7 +62,7 @@ class BrainCLIP:
         return _part("decoder", self.folder)
 
     def embed_text(self, texts: str | Sequence[str]) -> torch.Tensor:
-        """Embeddings (B, D) float32, unit length. PromptError for an empty text or one over the token limit."""
+        """Embeddings (B, D) float32, unit length. PromptError for an empty or a too long text."""
         import torch
 
         texts = [texts] if isinstance(texts, str) else list(texts)
@@ -81,11 +75,16 @@ class BrainCLIP:
     def embed_image(self, images: Any) -> torch.Tensor:
         """Embeddings (B, D) float32, unit length, of slices prepared as the training data is.
 
-        images: one or a list of: path of a PNG or one-slice NIfTI in MNI space; array (H, W) in [0, 1]; Picture.
+        images: one or a list of: path of a PNG or one-slice NIfTI in MNI space; array (H, W) in [0, 1];
+        Picture.
         """
         import torch
 
-        images = [images] if isinstance(images, str | Path | Picture) or getattr(images, "ndim", 0) == 2 else images
+        images = (
+            [images]
+            if isinstance(images, str | Path | Picture) or getattr(images, "ndim", 0) == 2
+            else images
+        )
         batch = torch.from_numpy(np.stack([self._pixels(image) for image in images]))[:, None]
         with torch.inference_mode():
             parts = [self.clip.encode_image(batch[i : i + 64]) for i in range(0, len(batch), 64)]
@@ -101,9 +100,13 @@ class BrainCLIP:
             pixels = np.asarray(image, dtype=np.float32)
         if pixels.shape != (self.size, self.size):
             wanted = f"{self.size} x {self.size} at {self.card['spacing_mm']} mm"
-            raise BrainclipError(f"slice of {pixels.shape}; this model takes {wanted}, as `brainclip pairs` cuts them")
+            raise BrainclipError(
+                f"slice of {pixels.shape}; this model takes {wanted}, as `brainclip pairs` cuts them"
+            )
         if not np.isfinite(pixels).all() or pixels.min() < 0 or pixels.max() > 1:
-            raise BrainclipError("slice with values outside [0, 1] or not finite; window it as `brainclip pairs` does")
+            raise BrainclipError(
+                "slice with values outside [0, 1] or not finite; window it as `brainclip pairs` does"
+            )
         return pixels.astype(np.float32)
 
     def generate(
@@ -118,9 +121,9 @@ class BrainCLIP:
     ) -> list[Picture]:
         """n Pictures per prompt, in the order of the prompts; picture k of a prompt has the seed `seed + k`.
 
-        steps, guidance: of the decoder; None: what the model card says. adapter: a name, None for the base model, or
-        "auto" (the adapter that the model card prefers for the prompt's contrast). Words that the model was not trained
-        on are named in Picture.warnings. PromptError for an empty or too long prompt.
+        steps, guidance: of the decoder; None: what the model card says. adapter: a name, None for the base
+        model, or "auto" (the adapter that the model card prefers for the prompt's contrast). Words that the
+        model was not trained on are named in Picture.warnings. PromptError for an empty or too long prompt.
         """
         import torch
 
@@ -154,7 +157,9 @@ class BrainCLIP:
             self.decoder.use_adapter(name)
             for start in range(0, len(rows), BATCH):
                 part = rows[start : start + BATCH]
-                made = self.decoder.sample(whitened[part], [jobs[j][1] for j in part], steps=steps, guidance=guidance)
+                made = self.decoder.sample(
+                    whitened[part], [jobs[j][1] for j in part], steps=steps, guidance=guidance
+                )
                 images[part] = made[:, 0].numpy()
         # 4. Where in the brain, and what to warn of.
         pictures = []
@@ -195,7 +200,9 @@ class BrainCLIP:
                 found.append(f"{asked.plane} slices were trained from {low:+.0f} to {high:+.0f} mm only")
         age = asked.known.get("age")
         if age is not None and not self.card["ages"][0] <= age <= self.card["ages"][1]:
-            found.append(f"ages from {self.card['ages'][0]:.0f} to {self.card['ages'][1]:.0f} were trained only")
+            found.append(
+                f"ages from {self.card['ages'][0]:.0f} to {self.card['ages'][1]:.0f} were trained only"
+            )
         return found
 
     def _adapter(self, prompt: Prompt, adapter: str | None) -> str | None:
@@ -204,7 +211,9 @@ class BrainCLIP:
             return None
         if adapter != "auto":
             if adapter not in self.adapters:
-                raise WeightsError(f"no adapter {adapter!r} in {self.folder}; it has: {', '.join(self.adapters) or 'none'}")
+                raise WeightsError(
+                    f"no adapter {adapter!r} in {self.folder}; it has: {', '.join(self.adapters) or 'none'}"
+                )
             return adapter
         for name in self.adapters:
             card = read_json(self.folder / "decoder" / "adapters" / name / "adapter.json")
@@ -213,8 +222,8 @@ class BrainCLIP:
         return None
 
     def _place(self, prompt: Prompt, embedding: torch.Tensor) -> tuple[str, float, bool]:
-        """(plane, position_mm, whether the position was asked for); what the prompt leaves open is the candidate caption
-        closest to the picture's embedding."""
+        """(plane, position_mm, whether the position was asked for); what the prompt leaves open is the
+        candidate caption closest to the picture's embedding."""
         from atlas.facts import level_at
 
         asked = prompt.facts
@@ -258,7 +267,9 @@ def _candidates(folder: Path) -> tuple[list[tuple[str, float]], Any]:
     axes = {"axial": "z", "coronal": "y", "sagittal": "x"}
     places = []
     for plane, (low, high) in model.card["positions"].items():
-        places += [(plane, float(at)) for at in np.arange(np.ceil(low / STEP_MM) * STEP_MM, high + 1, STEP_MM)]
+        places += [
+            (plane, float(at)) for at in np.arange(np.ceil(low / STEP_MM) * STEP_MM, high + 1, STEP_MM)
+        ]
     return places, model.embed_text([f"{plane} slice, {axes[plane]} = {at:.0f} mm" for plane, at in places])
 
 
@@ -293,7 +304,9 @@ def load(model: str | Path = "mini") -> BrainCLIP:
         try:
             return BrainCLIP(Path(snapshot_download(str(model))))
         except (OSError, ValueError) as error:
-            raise WeightsError(f"{model}: neither a folder nor a hub model that can be reached ({error})") from None
+            raise WeightsError(
+                f"{model}: neither a folder nor a hub model that can be reached ({error})"
+            ) from None
     bundled = ", ".join(path.parent.name for path in BUNDLED.glob("*/brainclip.json")) or "none"
     raise WeightsError(f"{model}: no such model folder; bundled models: {bundled}")
 
@@ -321,56 +334,3 @@ def embed_text(texts: str | Sequence[str], *, model: str | Path = "mini") -> tor
 def embed_image(images: Any, *, model: str | Path = "mini") -> torch.Tensor:
     """Embeddings (B, D) of slices; see BrainCLIP.embed_image."""
     return load(model).embed_image(images)
-
-
-def assemble(recipe: Recipe) -> Path:
-    """Copy the trained stages of a recipe into <folder>/model, the folder that load() opens; brainclip.json last."""
-    from brainclip.data import PairDataset
-
-    source, target = Path(recipe.folder), Path(recipe.folder) / "model"
-    if (target / "brainclip.json").is_file():
-        (target / "brainclip.json").unlink()  # from here to the end the folder is incomplete
-    for stage, names in FILES.items():
-        for name in names:
-            _copy(source / stage / name, target / stage / name)
-    for path in source.glob("decoder/adapters/*/adapter.json"):
-        for name in ("unet", "expected", "adapter.json"):
-            if (path.parent / name).exists():
-                _copy(path.parent / name, target / "decoder" / "adapters" / path.parent.name / name)
-    data = PairDataset([recipe.pairs_folder(name) for name in recipe.decoder.mix], "train")
-    facts = [pair.facts for pair in data.pairs]
-    ages = [fact.known["age"] for fact in facts if "age" in fact.known] or [0.0]
-    positions = {}
-    for plane in sorted({fact.plane for fact in facts if fact.plane}):
-        at = [fact.position_mm for fact in facts if fact.plane == plane and fact.position_mm is not None]
-        positions[plane] = [min(at), max(at)]
-    hashes = [hash_file(path) for path in sorted(target.rglob("*.safetensors"))]
-    card = {
-        "format": FORMAT,
-        "name": recipe.name,
-        "hash": digest(hashes),
-        "size": recipe.size,
-        "spacing_mm": recipe.spacing_mm,
-        "modalities": sorted({fact.modality for fact in facts if fact.modality}),
-        "positions": positions,
-        "ages": [min(ages), max(ages)],
-        "pairs": data.hash,
-        "generate": {
-            "steps": recipe.decoder.sampling_steps,
-            "guidance": recipe.decoder.guidance,
-            "prior_steps": recipe.prior.sampling_steps,
-            "prior_guidance": recipe.prior.guidance,
-        },
-    }
-    write_json(target / "brainclip.json", card)
-    return target
-
-
-def _copy(source: Path, target: Path) -> None:
-    if not source.exists():
-        raise WeightsError(f"{source}: no such file; train that stage first")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if source.is_dir():
-        shutil.copytree(source, target, dirs_exist_ok=True)
-    else:
-        shutil.copy2(source, target)

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 class Picture:
     """One synthetic slice.
 
-    pixels: (H, W) float32 in [0, 1], subject's left at image left. position_mm: MNI coordinate along the plane's normal,
-    asked for or (position_asked false) estimated from the picture's own embedding. embedding: (D,) unit length.
+    pixels: (H, W) float32 in [0, 1], subject's left at image left. position_mm: MNI coordinate along the
+    plane's normal, asked for or (position_asked false) estimated from the picture's own embedding.
+    embedding: (D,) unit length.
     """
 
     pixels: np.ndarray
@@ -72,12 +73,14 @@ class Picture:
         """A one-slice nibabel.Nifti1Image at the slice's place in MNI space; its header says synthetic."""
         from atlas.slices import Geometry, slice_to_nifti
 
-        image = slice_to_nifti(self.pixels, self.plane, self.position_mm, Geometry(len(self.pixels), self.spacing_mm))
+        image = slice_to_nifti(
+            self.pixels, self.plane, self.position_mm, Geometry(len(self.pixels), self.spacing_mm)
+        )
         image.header["descrip"] = b"synthetic, brainclip " + self.model.encode()[:40]
         return image
 
     def save(self, path: Path | str) -> Path:
-        """Write a .png (provenance in its text fields) or a .nii/.nii.gz (provenance in a .json beside it)."""
+        """Write a .png, or a .nii or .nii.gz with a .json beside it, which say what the picture is."""
         path = Path(path)
         if path.suffix == ".png":
             _write(path, self._png())
@@ -95,7 +98,9 @@ class Picture:
         return self._png()
 
     def __repr__(self) -> str:
-        return f"Picture({self.prompt!r}, seed={self.seed}, {self.plane} {self.position_mm:+.0f} mm, synthetic)"
+        return (
+            f"Picture({self.prompt!r}, seed={self.seed}, {self.plane} {self.position_mm:+.0f} mm, synthetic)"
+        )
 
 
 def _write(path: Path, content: bytes) -> None:

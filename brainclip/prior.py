@@ -1,4 +1,4 @@
-"""Prior: diffusers' PriorTransformer from a caption's embedding and states to a whitened image embedding (x0 prediction)."""
+"""Prior: diffusers' PriorTransformer from caption to whitened image embedding, predicting the clean one."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 class Prior(nn.Module):
     """Image embeddings sampled for captions.
 
-    The transformer's clip_mean and clip_std hold the whitening statistics of the CLIP it was trained with (both are 0 in
-    a fresh PriorTransformer, which would decode everything to 0). contract: the hash of that CLIP.
+    The transformer's clip_mean and clip_std hold the whitening statistics of the CLIP it was trained with
+    (both are 0 in a fresh PriorTransformer, which would decode everything to 0). contract: the hash of that
+    CLIP.
     """
 
-    def __init__(self, transformer: PriorTransformer, scheduler: DDIMScheduler, contract: dict[str, str]) -> None:
+    def __init__(
+        self, transformer: PriorTransformer, scheduler: DDIMScheduler, contract: dict[str, str]
+    ) -> None:
         super().__init__()
         self.transformer = transformer
         self.transformer.clip_mean.requires_grad_(False)
@@ -58,10 +61,12 @@ class Prior(nn.Module):
 
     @classmethod
     def load(cls, folder: Path, clip: Clip) -> Prior:
-        """The prior saved in `folder`. WeightsError when it was trained with another CLIP, or a key is missing."""
+        """The prior saved in `folder`. WeightsError for one trained with another CLIP, or missing keys."""
         contract = read_json(folder / "contract.json")
         if contract["clip"] != clip.hash:
-            raise WeightsError(f"{folder}: this prior was trained with CLIP {contract['clip']}, not with CLIP {clip.hash}")
+            raise WeightsError(
+                f"{folder}: this prior was trained with CLIP {contract['clip']}, not with CLIP {clip.hash}"
+            )
         transformer = PriorTransformer.from_config(read_json(folder / "config.json"))
         load_weights(transformer, folder / WEIGHTS)
         if not bool((transformer.clip_std > 0).all()):
@@ -70,14 +75,14 @@ class Prior(nn.Module):
         return cls(transformer, scheduler, contract).eval()
 
     def save(self, folder: Path, *, dtype: torch.dtype | None = torch.float16) -> None:
-        """Write the folder that load() and diffusers' PriorTransformer.from_pretrained read; contract.json last."""
+        """Write the folder that load() and PriorTransformer.from_pretrained read; contract.json last."""
         save_weights(self.transformer, folder / WEIGHTS, dtype=dtype)
         self.transformer.save_config(folder)
         self.scheduler.save_config(folder)
         write_json(folder / "contract.json", self.contract)
 
     def forward(self, x: Tensor, timestep: Tensor, embedding: Tensor, states: Tensor, mask: Tensor) -> Tensor:
-        """Predicted clean whitened embedding (B, D) of noisy ones. mask: (B, 77) bool, True on a caption's tokens."""
+        """Predicted clean whitened embedding (B, D). mask: (B, 77) bool, True on a caption's tokens."""
         return self.transformer(x, timestep, embedding, states, mask).predicted_image_embedding
 
     @torch.no_grad()
@@ -90,14 +95,17 @@ class Prior(nn.Module):
         steps: int,
         guidance: float,
     ) -> Tensor:
-        """Whitened image embeddings (B, D), one per text and seed. DDIM, eta 0; row k depends on its own seed alone.
+        """Whitened image embeddings (B, D), one per text and seed. DDIM, eta 0; row k depends on its own
+        seed alone.
 
         guidance: 1 follows the caption as trained; more moves away from the empty caption.
         """
         tokens = clip.tokenize([*texts, *([""] * len(texts) if guidance != 1 else [])])
         embedding, states = clip.encode_text(tokens)
         mask = tokens != 0
-        x = torch.stack([torch.randn(embedding.shape[1], generator=torch.Generator().manual_seed(s)) for s in seeds])
+        x = torch.stack(
+            [torch.randn(embedding.shape[1], generator=torch.Generator().manual_seed(s)) for s in seeds]
+        )
         self.scheduler.set_timesteps(steps)
         for timestep in self.scheduler.timesteps:
             times = timestep.expand(len(tokens))

@@ -1,8 +1,8 @@
 """PatchAutoencoder: a closed-form encoder (principal components of patches) and a learned residual decoder.
 
-Same calls as diffusers' AutoencoderKL: encode(x).latent_dist.mode(), decode(z).sample, save_pretrained, from_pretrained.
-The encoder needs no training, so the latents exist at once; the decoder is trained on latents with noise added, so that
-it forgives a diffusion model's small errors.
+Same calls as diffusers' AutoencoderKL: encode(x).latent_dist.mode(), decode(z).sample, save_pretrained,
+from_pretrained. The encoder needs no training, so the latents exist at once; the decoder is trained on
+latents with noise added, so that it forgives a diffusion model's small errors.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.nn import functional
 
 
 class ResidualBlock(nn.Module):
-    """Two 3 x 3 convolutions with group normalisation and a skip; the last starts at 0, so a new block changes nothing."""
+    """Two normalised 3 x 3 convolutions with a skip; the last starts at 0, so a new block changes nothing."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -72,16 +72,15 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
     def fit(self, images: Tensor, *, whiten: float) -> None:
         """Set the encoder from images (N, 1, H, W) in [-1, 1]: principal components of their patches.
 
-        whiten: exponent of each component's standard deviation that is divided out; 0 keeps the spectrum, 1 flattens it.
-        After it the latents have mean 0 and overall standard deviation 1 on these images.
+        whiten: exponent of each component's standard deviation that is divided out; 0 keeps the spectrum, 1
+        flattens it. After it the latents have mean 0 and overall standard deviation 1 on these images.
         """
         patch = self.config["patch"]
         patches = functional.pixel_unshuffle(images, patch).movedim(1, -1).reshape(-1, patch * patch).double()
         mean = patches.mean(0)
         values, vectors = torch.linalg.eigh((patches - mean).T @ (patches - mean) / len(patches))
         order = values.argsort(descending=True)[: self.config["latent_channels"]]
-        vectors = vectors[:, order] * vectors[:, order].sum(0).sign().where(vectors[:, order].sum(0) != 0, torch.ones(1).double())
-        self.basis.copy_(vectors.T)
+        self.basis.copy_(vectors[:, order].T)
         self.patch_mean.copy_(mean)
         std = values[order].clamp(min=1e-12).sqrt()
         scale = std**whiten
@@ -90,7 +89,7 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         self.latent_scale.copy_(scale)
 
     def encode(self, x: Tensor) -> AutoencoderKLOutput:
-        """latent_dist of images (B, 1, H, W) in [-1, 1]; the encoder is deterministic, so mode() and sample() agree."""
+        """latent_dist of images (B, 1, H, W) in [-1, 1]; deterministic, so mode() and sample() agree."""
         patches = functional.pixel_unshuffle(x, self.config["patch"])  # (B, patch^2, H / patch, W / patch)
         components = torch.einsum("cp,bphw->bchw", self.basis, patches - self.patch_mean[None, :, None, None])
         mean = (components - self.latent_mean[:, None, None]) / self.latent_scale[:, None, None]

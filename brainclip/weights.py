@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors in half precision, loaded strictly. A missing file or key is an error, never a random start."""
+"""Weights on disk: safetensors in half precision, loaded strictly; what is missing is an error."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def save_weights(module: nn.Module, path: Path, *, dtype: torch.dtype | None = t
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file. WeightsError when it is missing or damaged."""
     if not path.is_file():
-        raise WeightsError(f"{path}: no such weight file; train the stage that writes it or name another model folder")
+        raise WeightsError(
+            f"{path}: no such weight file; train the stage that writes it or name another model folder"
+        )
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
@@ -39,16 +41,22 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
-    """Fill a module from a safetensors file. WeightsError names the first key or shape that does not agree."""
+    """Fill a module from a safetensors file. WeightsError names the first key that does not agree."""
     state, wanted = read_weights(path), module.state_dict()
     missing, extra = sorted(set(wanted) - set(state)), sorted(set(state) - set(wanted))
     if missing:
-        raise WeightsError(f"{path}: {len(missing)} keys missing, first {missing[0]!r}; was this saved by another stage?")
+        raise WeightsError(
+            f"{path}: {len(missing)} keys missing, first {missing[0]!r}; was this saved by another stage?"
+        )
     if extra:
-        raise WeightsError(f"{path}: {len(extra)} keys too many, first {extra[0]!r}; was this saved by another stage?")
+        raise WeightsError(
+            f"{path}: {len(extra)} keys too many, first {extra[0]!r}; was this saved by another stage?"
+        )
     for key, value in state.items():
         if value.shape != wanted[key].shape:
-            raise WeightsError(f"{path}: {key} has shape {tuple(value.shape)}, the model wants {tuple(wanted[key].shape)}")
+            raise WeightsError(
+                f"{path}: {key} has shape {tuple(value.shape)}, the model wants {tuple(wanted[key].shape)}"
+            )
     module.load_state_dict(state, strict=True)
 
 

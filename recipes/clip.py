@@ -1,4 +1,4 @@
-"""Stage clip of a recipe: python recipes/clip.py recipes/mini.toml [--set key=value ...] (or under `accelerate launch`)."""
+"""Stage clip of a recipe: `python recipes/clip.py recipes/mini.toml`, or under `accelerate launch`."""
 
 from __future__ import annotations
 

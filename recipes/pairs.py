@@ -1,4 +1,4 @@
-"""Stage pairs of a recipe: python recipes/pairs.py recipes/mini.toml [--set key=value ...] (or under `accelerate launch`)."""
+"""Stage pairs of a recipe: `python recipes/pairs.py recipes/mini.toml`, or under `accelerate launch`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage prior of a recipe: python recipes/prior.py recipes/mini.toml [--set key=value ...] (or under `accelerate launch`)."""
+"""Stage prior of a recipe: `python recipes/prior.py recipes/mini.toml`, or under `accelerate launch`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stage vae of a recipe: python recipes/vae.py recipes/mini.toml [--set key=value ...] (or under `accelerate launch`)."""
+"""Stage vae of a recipe: `python recipes/vae.py recipes/mini.toml`, or under `accelerate launch`."""
 
 from __future__ import annotations
 

@@ -87,6 +87,12 @@ def test_a_prompt_is_read_into_facts():
         ("axial, seventy-five-year-old man", {"plane": "axial", "age": 75, "sex": "male"}),
         ("axial, woman in her seventies", {"plane": "axial", "age_band": "70s", "sex": "female"}),
         ("axial, subject in their 30s", {"plane": "axial", "age_band": "30s"}),
+        (
+            "T1 axial z 9 woman 30",
+            {"plane": "axial", "modality": "T1", "position_mm": 9.0, "age": 30, "sex": "female"},
+        ),
+        ("axial, male, 60", {"plane": "axial", "age": 60, "sex": "male"}),
+        ("axial, ventricles enlarged", {"plane": "axial", "ventricles": "enlarged"}),
         ("axial, ventriculomegaly", {"plane": "axial", "ventricles": "enlarged"}),
         (
             "axial, enlarged lateral ventricles for her age",

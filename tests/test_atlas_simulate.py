@@ -191,7 +191,7 @@ def test_the_warp_folds_nowhere(anatomy, seed, age):
     affine, shape = output_grid(WARP_SPACING_MM)
     flow = exponential(warp_velocity(anatomy, person, seed, affine, shape) / WARP_SPACING_MM)
     jacobian = torch.stack([torch.stack(torch.gradient(axis)) for axis in flow]).permute(2, 3, 4, 0, 1)
-    assert float(torch.linalg.det(jacobian + torch.eye(3)).min()) > 0.05
+    assert float(torch.linalg.det(jacobian + torch.eye(3)).min()) > 0
 
 
 def test_positions_are_near_the_output_grid(anatomy):
@@ -222,6 +222,7 @@ def head_labels(shape: tuple[int, int, int] = (84, 98, 92)) -> np.ndarray:
         labels[radius < limit] = np.where(left, *ids)[radius < limit]
     for (x, y, z), size, ids in (
         ((14, -22, -26), 9, (8, 47)),
+        ((14, -20, -25), 4, (7, 46)),
         ((12, 18, 0), 5, (12, 51)),
         ((18, -2, -12), 4, (17, 53)),
     ):
@@ -245,7 +246,7 @@ def head(tmp_path_factory) -> Path:
 def test_a_label_map_becomes_an_anatomy_with_its_sides(head):
     anatomy = load_anatomy(SPACING_MM, head / "head_1.nii.gz")
     sums = anatomy.tissues.sum(0)
-    assert np.allclose(sums[anatomy.hull_depth > 1], 1, atol=1e-3)
+    assert np.allclose(sums[anatomy.hull > 0.9], 1, atol=1e-3)
     left = nib.affines.apply_affine(anatomy.affine, np.argwhere(anatomy.labels == 17)).mean(0)
     right = nib.affines.apply_affine(anatomy.affine, np.argwhere(anatomy.labels == 53)).mean(0)
     assert left[0] < -10 < 10 < right[0]

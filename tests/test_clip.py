@@ -92,7 +92,9 @@ def test_loss_with_one_positive_each_is_clips_cross_entropy() -> None:
     logits, target = 3 * text @ image.T, torch.arange(5)
     cross = torch.nn.functional.cross_entropy
     expected = (cross(logits, target) + cross(logits.T, target)) / 2
-    assert torch.allclose(multi_positive_loss(text, image, torch.eye(5, dtype=torch.bool), scale), expected, atol=1e-6)
+    assert torch.allclose(
+        multi_positive_loss(text, image, torch.eye(5, dtype=torch.bool), scale), expected, atol=1e-6
+    )
 
 
 def test_loss_is_lower_when_true_captions_are_close_than_when_false_ones_are() -> None:
@@ -100,7 +102,9 @@ def test_loss_is_lower_when_true_captions_are_close_than_when_false_ones_are() -
     groups = torch.eye(2).repeat_interleave(2, 0)
     good = multi_positive_loss(groups, groups, positives, torch.tensor(50.0))
     bad = multi_positive_loss(groups, groups.flip(0), positives, torch.tensor(50.0))
-    assert good == pytest.approx(np.log(2), abs=1e-4)  # two positives share the probability: log 2 is the least
+    assert good == pytest.approx(
+        np.log(2), abs=1e-4
+    )  # two positives share the probability: log 2 is the least
     assert bad > 10
 
 

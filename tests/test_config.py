@@ -19,8 +19,15 @@ def test_recipes_of_the_repository_load(name: str) -> None:
 
 
 def test_override_replaces_a_value_and_keeps_its_type() -> None:
-    recipe = load_recipe(RECIPES / "tiny.toml", ["clip.steps=3", "vae.rate=1", "folder=elsewhere", "decoder.channels=[8, 16]"])
-    assert (recipe.clip.steps, recipe.vae.rate, recipe.folder, recipe.decoder.channels) == (3, 1.0, "elsewhere", (8, 16))
+    recipe = load_recipe(
+        RECIPES / "tiny.toml", ["clip.steps=3", "vae.rate=1", "folder=elsewhere", "decoder.channels=[8, 16]"]
+    )
+    assert (recipe.clip.steps, recipe.vae.rate, recipe.folder, recipe.decoder.channels) == (
+        3,
+        1.0,
+        "elsewhere",
+        (8, 16),
+    )
 
 
 @pytest.mark.parametrize(

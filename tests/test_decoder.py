@@ -50,15 +50,22 @@ def with_adapter(folder: Path, clip: Clip) -> Decoder:
 
 def test_decoder_round_trips_and_parts_load_with_diffusers(folder: Path, clip: Clip) -> None:
     first, again = toy_decoder(clip), Decoder.load(folder, clip)
-    assert torch.equal(first.sample(whitened(), [0, 1], **SETTINGS), again.sample(whitened(), [0, 1], **SETTINGS))
+    assert torch.equal(
+        first.sample(whitened(), [0, 1], **SETTINGS), again.sample(whitened(), [0, 1], **SETTINGS)
+    )
     unet = UNet2DConditionModel.from_pretrained(folder / "unet")
-    assert unet.config["addition_embed_type"] == "image" and unet.config["encoder_hid_dim_type"] == "image_proj"
+    assert (
+        unet.config["addition_embed_type"] == "image" and unet.config["encoder_hid_dim_type"] == "image_proj"
+    )
     PatchAutoencoder.from_pretrained(folder / "vae")
 
 
 def test_picture_depends_on_its_own_seed_and_not_on_the_batch(folder: Path, clip: Clip) -> None:
     decoder = Decoder.load(folder, clip)
-    both, second = decoder.sample(whitened(), [0, 1], **SETTINGS), decoder.sample(whitened()[1:], [1], **SETTINGS)
+    both, second = (
+        decoder.sample(whitened(), [0, 1], **SETTINGS),
+        decoder.sample(whitened()[1:], [1], **SETTINGS),
+    )
     assert torch.allclose(both[1], second[0], atol=1e-5)
     assert both.shape == (2, 1, 32, 32) and both.min() >= 0 and both.max() <= 1
 
@@ -84,7 +91,9 @@ def test_adapter_trains_only_lora_layers_of_the_attention(folder: Path, clip: Cl
     decoder = Decoder.load(folder, clip)
     decoder.add_adapter("ixi", AdapterRecipe(rank=2, expected=False))
     names = [name for name, parameter in decoder.named_parameters() if parameter.requires_grad]
-    assert names and all("lora" in name and (".attn1." in name or ".attn2." in name or "attentions" in name) for name in names)
+    assert names and all(
+        "lora" in name and (".attn1." in name or ".attn2." in name or "attentions" in name) for name in names
+    )
 
 
 def test_unknown_adapter_names_those_there_are(folder: Path, clip: Clip) -> None:
@@ -97,7 +106,9 @@ def test_adapter_of_another_base_is_refused_with_both_hashes(folder: Path, clip:
     decoder = with_adapter(folder, clip)
     path = folder / "adapters" / "ixi" / "adapter.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"base": "0123456789abcdef"}))
-    with pytest.raises(WeightsError, match=f"decoder 0123456789abcdef, this model's decoder is {decoder.hash}"):
+    with pytest.raises(
+        WeightsError, match=f"decoder 0123456789abcdef, this model's decoder is {decoder.hash}"
+    ):
         Decoder.load(folder, clip).use_adapter("ixi")
 
 

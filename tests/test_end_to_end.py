@@ -65,12 +65,18 @@ def test_contrast_that_was_not_trained_is_named(folder: Path) -> None:
     assert "this model was not trained on FLAIR slices" in warnings
 
 
-def test_embeddings_are_of_unit_length_and_a_picture_file_embeds_as_its_pixels(folder: Path, tmp_path: Path) -> None:
+def test_embeddings_are_of_unit_length_and_a_picture_file_embeds_as_its_pixels(
+    folder: Path, tmp_path: Path
+) -> None:
     model = load(folder / "model")
     text = model.embed_text(["axial T1 slice", "coronal T2 slice"])
     assert torch.allclose(text.norm(dim=1), torch.ones(2), atol=1e-6)
     picture = model.generate("axial T1 slice, z = 12 mm")[0]
-    files = [picture.save(tmp_path / "x.png"), picture.save(tmp_path / "x.nii.gz"), np.asarray(picture.pixels)]
+    files = [
+        picture.save(tmp_path / "x.png"),
+        picture.save(tmp_path / "x.nii.gz"),
+        np.asarray(picture.pixels),
+    ]
     image = model.embed_image(files)
     assert torch.allclose(image.norm(dim=1), torch.ones(3), atol=1e-6)
     assert torch.allclose(image[1], image[2], atol=1e-5)
@@ -113,20 +119,29 @@ def test_empty_prompt_is_refused(folder: Path, prompt: str) -> None:
 
 
 def test_image_of_another_size_is_refused(folder: Path) -> None:
-    with pytest.raises(BrainclipError, match="this model takes 32 x 32 at 6.0 mm"):
+    with pytest.raises(BrainclipError, match=r"this model takes 32 x 32 at 6\.0 mm"):
         load(folder / "model").embed_image(np.zeros((40, 32), dtype=np.float32))
 
 
-def test_command_line_writes_png_and_nifti(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_line_writes_png_and_nifti(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = str(folder / "model")
     assert main(["generate", "axial T1 slice", "--model", model, "--out", str(tmp_path / "a.png")]) == 0
-    assert main(["generate", "axial T1 slice", "--model", model, "--out", str(tmp_path / "a.nii.gz"), "--n", "2"]) == 0
+    assert (
+        main(
+            ["generate", "axial T1 slice", "--model", model, "--out", str(tmp_path / "a.nii.gz"), "--n", "2"]
+        )
+        == 0
+    )
     assert Image.open(tmp_path / "a.png").size == (32, 32)
     assert len(list(tmp_path.glob("a-*.nii.gz"))) == 2
     capsys.readouterr()
 
 
-@pytest.mark.parametrize("part", ["clip/open_clip_model.safetensors", "prior/config.json", "decoder/unet/config.json"])
+@pytest.mark.parametrize(
+    "part", ["clip/open_clip_model.safetensors", "prior/config.json", "decoder/unet/config.json"]
+)
 def test_model_with_a_missing_file_is_refused_with_its_name(folder: Path, tmp_path: Path, part: str) -> None:
     shutil.copytree(folder / "model", tmp_path / "model")
     (tmp_path / "model" / part).unlink()

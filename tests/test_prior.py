@@ -34,7 +34,9 @@ def test_prior_folder_loads_with_diffusers_and_here(clip: Clip, tmp_path: Path) 
     state = prior.transformer.state_dict()
     assert all(torch.equal(value, state[key]) for key, value in theirs.state_dict().items())
     settings = {"steps": 4, "guidance": 2.0}
-    assert torch.equal(prior.sample(clip, TEXTS, [1, 2, 3], **settings), again.sample(clip, TEXTS, [1, 2, 3], **settings))
+    assert torch.equal(
+        prior.sample(clip, TEXTS, [1, 2, 3], **settings), again.sample(clip, TEXTS, [1, 2, 3], **settings)
+    )
 
 
 def test_sample_depends_on_its_own_seed_and_not_on_the_batch(clip: Clip) -> None:

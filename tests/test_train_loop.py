@@ -37,7 +37,9 @@ def line_stage() -> Stage:
     def batch(step: int) -> dict[str, Tensor]:
         return {"x": torch.randn(RECIPE.batch, 1, generator=torch.Generator().manual_seed(step))}
 
-    return Stage("line", objective, batch, lambda run: save_weights(objective, run / "line.safetensors", dtype=None))
+    return Stage(
+        "line", objective, batch, lambda run: save_weights(objective, run / "line.safetensors", dtype=None)
+    )
 
 
 def facts(recipe: TrainingRecipe = RECIPE) -> dict[str, object]:
@@ -69,14 +71,18 @@ def test_killed_run_continues_from_its_last_state(tmp_path: Path) -> None:
         "    return inner(step)\n"
         "train(replace(stage, batch=batch), RECIPE, Path(sys.argv[1]), facts())\n"
     )
-    killed = subprocess.run([sys.executable, "-c", script, str(tmp_path / "killed")], capture_output=True, check=False)
+    killed = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "killed")], capture_output=True, check=False
+    )
     assert killed.returncode == -9
     assert torch.load(tmp_path / "killed" / "state.pt", weights_only=True)["step"] == 6
     train(line_stage(), RECIPE, tmp_path / "killed", facts())
     train(line_stage(), RECIPE, tmp_path / "straight", facts())
     for key, value in read_weights(tmp_path / "straight" / "line.safetensors").items():
         assert torch.equal(value, read_weights(tmp_path / "killed" / "line.safetensors")[key])
-    steps = [json.loads(line)["step"] for line in (tmp_path / "killed" / "log.jsonl").read_text().splitlines()]
+    steps = [
+        json.loads(line)["step"] for line in (tmp_path / "killed" / "log.jsonl").read_text().splitlines()
+    ]
     assert steps == list(range(9))
 
 

@@ -11,7 +11,11 @@ from brainclip.prior import Prior
 from brainclip.vae import PatchAutoencoder
 
 SIZE = 32
-TEXTS = ["axial T1 slice", "coronal T2 slice at the level of the thalamus, 70-year-old man", "sagittal PD image, x = -12 mm"]
+TEXTS = [
+    "axial T1 slice",
+    "coronal T2 slice at the level of the thalamus, 70-year-old man",
+    "sagittal PD image, x = -12 mm",
+]
 CLIP = ClipRecipe(embedding=32, vision_width=32, text_width=32, vision_layers=1, text_layers=1, head_width=16)
 PRIOR = PriorRecipe(layers=1, heads=2, head_width=16)
 DECODER = DecoderRecipe(channels=(16, 32), groups=8, expected_width=16, head_width=16)

@@ -26,14 +26,15 @@ def evaluate(
     out: Path | str | None = None,
     prompts: int = 200,
     split: str = "test",
+    timed: bool = True,
     dry_run: bool = False,
 ) -> str:
     """A line of result of <folder>/model on a held-out split. Trains the judge first if it is not there.
 
-    Writes report.json, report.md, contact_sheet.png and misses.png into `out` (<folder>/evaluate). Each
-    finished part and each picture is kept, so a stopped evaluation goes on where it was. split: "validation"
-    to choose by, "test" to report. RecipeError for a faulty recipe, WeightsError and PairsError for what is
-    not yet made.
+    Writes report.json, report.md, contact_sheet.png, misses.png and adapter_<name>.png into `out`
+    (<folder>/evaluate). Each finished part and each picture is kept, so a stopped evaluation goes on where it
+    was. split: "validation" to choose by, "test" to report. timed: False leaves out the times, which take a
+    minute. RecipeError for a faulty recipe, WeightsError and PairsError for what is not yet made.
     """
     recipe = load_recipe(recipe_path, overrides)
     if split not in SPLITS:
@@ -44,14 +45,16 @@ def evaluate(
     if dry_run:
         judge = json.dumps(as_dict(recipe.judge))
         return f"evaluate: would write {folder} on the {split} split with {prompts} prompts; judge {judge}"
-    return _evaluate(recipe, folder, prompts, split)
+    return _evaluate(recipe, folder, prompts, split, timed)
 
 
-def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str) -> str:
+def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str, timed: bool) -> str:
     from brainclip.data import PairDataset
-    from brainclip.evaluate.adherence import adherence, judge_scores
+    from brainclip.evaluate.adherence import adherence, compare_adapters, judge_scores
     from brainclip.evaluate.embeddings import embeddings
     from brainclip.evaluate.judge import Judge, train_judge
+    from brainclip.evaluate.pictures import identity
+    from brainclip.evaluate.prompts import prompts as evaluation_prompts
     from brainclip.evaluate.reconstruction import reconstruction
     from brainclip.evaluate.report import markdown
     from brainclip.evaluate.retrieval import retrieval
@@ -62,8 +65,8 @@ def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str) -> str:
     data = PairDataset([recipe.pairs_folder(name) for name in recipe.pairs], split)
     train_judge(recipe)
     judge = Judge.load(Path(recipe.folder) / "judge")
-    cards = [read_json(path) for path in sorted(model.folder.glob("decoder/adapters/*/adapter.json"))]
-    made_by, pictures = digest([model.card, cards]), folder / "pictures"
+    made_by, pictures = identity(model), folder / "pictures"
+    judged_by = [made_by, judge.hash, data.hash, split, prompts]
 
     def part(name: str, inputs: list[Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """A part's figures: read from parts/<name>.json where that was made from the same inputs."""
@@ -75,7 +78,11 @@ def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str) -> str:
         return figures
 
     def adhered() -> dict[str, Any]:
-        return adherence(model, judge, recipe, data, n=prompts, folder=pictures)
+        asked = evaluation_prompts(prompts, modalities=model.card["modalities"])
+        return adherence(model, judge, recipe, data, asked, pictures)
+
+    def compared() -> dict[str, Any]:
+        return compare_adapters(model, judge, recipe, data, pictures, n=max(1, prompts // 4))
 
     def reconstructed() -> dict[str, Any]:
         return reconstruction(model.decoder.vae, data)
@@ -93,27 +100,30 @@ def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str) -> str:
             "note": "sagittal positions are judged as the distance from the midline",
             "held_out": part("judge", [judge.hash, data.hash, split], lambda: judge_scores(judge, data)),
         },
-        "adherence": part("adherence", [made_by, judge.hash, data.hash, split, prompts], adhered),
+        "adherence": part("adherence", judged_by, adhered),
+        "adapters": part("adapters", judged_by, compared),
         "retrieval": part("retrieval", [made_by, data.hash, split], lambda: retrieval(model.clip, data)),
         "embeddings": part("embeddings", [made_by, data.hash, split], lambda: embeddings(model, data)),
         "reconstruction": part("reconstruction", [made_by, data.hash, split], reconstructed),
-        "timing": part("timing", [made_by], lambda: timing(model)),
     }
-    _sheets(model, recipe, data, report["adherence"]["prompts"]["records"], folder)
+    if timed:
+        report["timing"] = part("timing", [made_by], lambda: timing(model))
+    _sheets(model, recipe, data, report["adherence"]["records"], folder)
     (folder / "report.md").write_text(markdown(report), encoding="utf-8")
     write_json(folder / "report.json", report)  # last: its presence means complete
-    found, cold = report["adherence"]["generated"], report["timing"]["cold"]["seconds"]["value"]
+    found = report["adherence"]["generated"]
     names = ("plane", "contrast", "position", "age_order")
     line = ", ".join(f"{name} {found[name]['value']}" for name in names)
-    return f"evaluate: {folder / 'report.json'} ({line}; {prompts} prompts; cold picture {cold} s)"
+    cold = f"; cold picture {report['timing']['cold']['seconds']['value']:.1f} s" if timed else ""
+    return f"evaluate: {folder / 'report.json'} ({line}; {prompts} prompts{cold})"
 
 
 def _sheets(
     model: BrainCLIP, recipe: Recipe, data: PairDataset, records: list[dict[str, Any]], folder: Path
 ) -> None:
-    """contact_sheet.png, and misses.png with up to 24 pictures that the judge took for something else."""
+    """contact_sheet.png, misses.png (up to 24 pictures that the judge refused) and adapter_<name>.png."""
     from brainclip.evaluate.prompts import Asked
-    from brainclip.evaluate.sheet import contact_sheet
+    from brainclip.evaluate.sheet import contact_sheet, sheet_prompts
 
     contact_sheet(model, recipe, data, folder / "contact_sheet.png", folder / "pictures")
     missed = [record for record in records if record["missed"]][:24]
@@ -122,3 +132,8 @@ def _sheets(
         asked, seeds = [Asked(**record["asked"]) for record in missed], [record["seed"] for record in missed]
         path = folder / "misses.png"
         contact_sheet(model, recipe, data, path, folder / "pictures", asked=asked, seeds=seeds)
+    for name in model.adapters:
+        card = read_json(model.folder / "decoder" / "adapters" / name / "adapter.json")
+        asked = sheet_prompts(card["modalities"])
+        path = folder / f"adapter_{name}.png"
+        contact_sheet(model, recipe, data, path, folder / "pictures", asked=asked, adapter=name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,12 @@ from brainclip.data import PairDataset
 from brainclip.evaluate.figures import Figure, average, proportion, spearman
 from brainclip.evaluate.judge import Judge, Verdicts, judge_dataset, judged_position
 from brainclip.evaluate.pictures import generated, nearest, tables_of
-from brainclip.evaluate.prompts import VENTRICLES_MM, Asked, prompts
+from brainclip.evaluate.prompts import RANGE_MM, VENTRICLES_MM, Asked, prompts
 from brainclip.model import BrainCLIP
+from brainclip.weights import read_json
 
 NEAR_MM = 8.0
+ADAPTER_SEED = 21  # other prompts than those of the adherence
 SEEDS = 16  # different noises; the prompts of one seed are made together
 
 
@@ -73,6 +76,10 @@ def scores(verdicts: Verdicts, wanted: Wanted) -> dict[str, Figure]:
         "contrast": proportion(verdicts.modality == wanted.modality, who),
         "position": proportion(near, who),
     }
+    for modality in np.unique(wanted.modality):
+        rows = wanted.modality == modality
+        right = (verdicts.modality == modality)[rows]
+        figures[f"contrast_{modality}"] = proportion(right, None if who is None else who[rows])
     for plane in np.unique(wanted.plane):
         rows = wanted.plane == plane
         figures[f"position_{plane}"] = proportion(near[rows], None if who is None else who[rows])
@@ -89,32 +96,43 @@ def scores(verdicts: Verdicts, wanted: Wanted) -> dict[str, Figure]:
 
 
 def judge_scores(judge: Judge, data: PairDataset) -> dict[str, dict[str, Figure]]:
-    """The judge's own held-out scores, for each pairs folder by its name, simulated and real apart."""
+    """The judge's own held-out scores, for each pairs folder by its name, simulated and real apart.
+
+    On every slice at a position that the prompts may ask for (RANGE_MM): beyond there is hardly any brain.
+    """
     verdicts = judge_dataset(judge, data)
     wanted = wanted_of([pair.facts for pair in data.pairs], [pair.subject for pair in data.pairs])
+    low, high = np.array([RANGE_MM[plane] for plane in wanted.plane]).T
+    asked_for = (wanted.position_mm >= low) & (wanted.position_mm <= high)
     result = {}
     for number, folder in enumerate(data.folders):
-        rows = np.flatnonzero(data.folder_of == number)
+        rows = np.flatnonzero((data.folder_of == number) & asked_for)
         result[folder.name] = scores(verdicts.take(rows), wanted.take(rows))
     return result
 
 
 def adherence(
-    model: BrainCLIP, judge: Judge, recipe: Recipe, data: PairDataset, *, n: int, folder: Path
-) -> dict[str, dict[str, Any]]:
-    """Scores of pictures for n prompts ("generated") and of the held-out slice nearest to each ("held_out").
+    model: BrainCLIP,
+    judge: Judge,
+    recipe: Recipe,
+    data: PairDataset,
+    asked: Sequence[Asked],
+    folder: Path,
+    *,
+    adapter: str | None = "auto",
+) -> dict[str, Any]:
+    """Scores of pictures for the prompts ("generated") and of the nearest held-out slices ("held_out").
 
-    A held-out slice is compared with its own facts. "prompts": what was asked and judged, one record a
-    prompt.
+    A held-out slice is compared with its own facts. "adapters" counts the pictures that each made. "records":
+    what was asked and judged, one a prompt. Pictures are kept in `folder`.
     """
-    asked = prompts(n, modalities=model.card["modalities"])
     seeds = [k % SEEDS for k in range(len(asked))]
-    pictures = generated(model, [row.text for row in asked], seeds, folder)
+    pictures = generated(model, [row.text for row in asked], seeds, folder, adapter=adapter)
     verdicts = judge.verdicts(pictures.images)
     rows = []
     for row, adapter in zip(asked, pictures.adapters, strict=True):
         rows.append(nearest(data, row, [recipe.pairs_folder(name) for name in tables_of(recipe, adapter)]))
-    found = np.array([row for row in rows if row >= 0])
+    found = np.array([row for row in rows if row >= 0], dtype=int)
     true = wanted_of([data.pairs[i].facts for i in found], [data.pairs[i].subject for i in found])
     records = []
     for k, row in enumerate(asked):
@@ -132,7 +150,24 @@ def adherence(
             by_place[f"position_asked_by_{name}"] = figures["position"]
     return {
         "generated": scores(verdicts, wanted_of(asked)) | by_place,
-        "held_out": scores(judge.verdicts(data.images(found)), true),
-        "held_out_slices": {"distinct": len(np.unique(found))},
-        "prompts": {"records": records},
+        "held_out": scores(judge.verdicts(data.images(found)), true) if len(found) else {},
+        "held_out_distinct": len(np.unique(found)),
+        "adapters": dict(Counter(str(name) for name in pictures.adapters)),
+        "records": records,
     }
+
+
+def compare_adapters(
+    model: BrainCLIP, judge: Judge, recipe: Recipe, data: PairDataset, folder: Path, *, n: int
+) -> dict[str, dict[str, Any]]:
+    """For each adapter, the scores of base and adapter on n prompts for the contrasts it was made for."""
+    result = {}
+    for name in model.adapters:
+        card = read_json(model.folder / "decoder" / "adapters" / name / "adapter.json")
+        asked = prompts(n, modalities=card["modalities"], seed=ADAPTER_SEED)
+        figures = {}
+        for side, adapter in (("base", None), ("adapter", name)):
+            judged = adherence(model, judge, recipe, data, asked, folder, adapter=adapter)
+            figures[side] = judged["generated"]
+        result[name] = figures | {"default": card["default"]}
+    return result

@@ -69,8 +69,8 @@ def bootstrap(statistic: Callable[[np.ndarray], float], n: int, subjects: np.nda
         order = np.argsort(subjects, kind="stable")
         groups = np.split(order, np.unique(np.asarray(subjects)[order], return_index=True)[1][1:])
     generator = np.random.default_rng(SEED)
-    drawn = []
-    for _ in range(DRAWS):
+    drawn: list[float] = []
+    for _ in range(DRAWS if len(groups) > 1 else 0):  # one subject alone says nothing of the spread
         chosen = generator.integers(len(groups), size=len(groups))
         drawn.append(statistic(np.concatenate([groups[i] for i in chosen])))
     kept = np.asarray(drawn)[np.isfinite(drawn)]

@@ -16,12 +16,14 @@ from atlas.caption import Facts
 from atlas.slices import MODALITIES, PLANES
 from brainclip.config import Recipe, as_dict
 from brainclip.data import PairDataset, training_data
+from brainclip.errors import RecipeError
 from brainclip.train.loop import Batch, Stage, train
 from brainclip.weights import hash_file, load_weights, read_json, save_weights, write_json
 
 WEIGHTS = "judge.safetensors"
 POSITION_UNIT_MM = 10.0
 AGE_UNIT, AGE_CENTRE = 10.0, 50.0  # years
+LOSS_WEIGHTS = {"plane": 1.0, "modality": 1.0, "position": 1.0, "age": 0.3, "female": 0.2}
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Judge(nn.Module):
         self.hash = ""
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """plane (B, 3), modality (B, 4), female (B,) logits; position (B, 3) in 10 mm; age (B,) in 10 y from 50."""
+        """plane (B, 3), modality (B, 4), female (B,) logits; position (B, 3) in 10 mm; age (B,)."""
         out = self.heads(self.features(images)).float()
         plane, modality, position, age, female = out.split(
             [len(PLANES), len(MODALITIES), len(PLANES), 1, 1], dim=1
@@ -146,22 +148,21 @@ class JudgeObjective(nn.Module):
         out = self.judge(images)
         rows = torch.arange(len(images), device=images.device)
         losses = {
-            "plane_loss": functional.cross_entropy(out["plane"], plane),
-            "modality_loss": functional.cross_entropy(out["modality"], modality),
-            "position_loss": functional.smooth_l1_loss(out["position"][rows, plane], position),
-            "age_loss": _known_mean(
+            "plane": functional.cross_entropy(out["plane"], plane),
+            "modality": functional.cross_entropy(out["modality"], modality),
+            "position": functional.smooth_l1_loss(out["position"][rows, plane], position),
+            "age": _known_mean(
                 functional.smooth_l1_loss(out["age"], age.nan_to_num(), reduction="none"), age
             ),
-            "sex_loss": _known_mean(
+            "female": _known_mean(
                 functional.binary_cross_entropy_with_logits(
                     out["female"], female.nan_to_num(), reduction="none"
                 ),
                 female,
             ),
         }
-        return torch.stack(list(losses.values())).sum(), {
-            key: value.detach() for key, value in losses.items()
-        }
+        total = torch.stack([LOSS_WEIGHTS[key] * loss for key, loss in losses.items()]).sum()
+        return total, {f"{key}_loss": loss.detach() for key, loss in losses.items()}
 
 
 def _known_mean(loss: Tensor, target: Tensor) -> Tensor:
@@ -209,6 +210,8 @@ def augment(images: Tensor, generator: np.random.Generator) -> Tensor:
 def train_judge(recipe: Recipe) -> dict[str, float]:
     """Train the judge of a recipe into <folder>/judge, on the training split of the pairs in its `mix`."""
     stage = recipe.judge
+    if stage.width % 8:
+        raise RecipeError(f"[judge] width = {stage.width}; it should be a multiple of 8")
     data = training_data(recipe, stage)
     torch.manual_seed(stage.seed)
     judge = Judge(stage.width, data.size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +29,22 @@ class Pictures:
     adapters: tuple[str | None, ...]
 
 
-def generated(model: BrainCLIP, texts: Sequence[str], seeds: Sequence[int], folder: Path) -> Pictures:
-    """A picture for each prompt and seed; those this model made before are read from `folder`."""
+def identity(model: BrainCLIP) -> str:
+    """A hash of all that the model's pictures depend on: weights, settings, adapters and their use."""
     cards = [read_json(path) for path in sorted(model.folder.glob("decoder/adapters/*/adapter.json"))]
-    made_by = digest([model.card, cards])
+    return digest([model.card, cards])
+
+
+def generated(
+    model: BrainCLIP,
+    texts: Sequence[str],
+    seeds: Sequence[int],
+    folder: Path,
+    *,
+    adapter: str | None = "auto",
+) -> Pictures:
+    """A picture for each prompt and seed; those this model made before are read from `folder`."""
+    made_by = digest([identity(model), adapter])
     paths = [folder / f"{digest([made_by, text, seed])}.png" for text, seed in zip(texts, seeds, strict=True)]
     missing = [row for row, path in enumerate(paths) if not path.is_file()]
     with tqdm(total=len(missing), desc="generate", unit="picture", disable=not missing) as bar:
@@ -41,17 +52,17 @@ def generated(model: BrainCLIP, texts: Sequence[str], seeds: Sequence[int], fold
             rows = [row for row in missing if seeds[row] == seed]
             for start in range(0, len(rows), TOGETHER):
                 part = rows[start : start + TOGETHER]
-                for row, picture in zip(
-                    part, model.generate([texts[row] for row in part], seed=seed), strict=True
-                ):
+                made = model.generate([texts[row] for row in part], seed=seed, adapter=adapter)
+                for row, picture in zip(part, made, strict=True):
                     picture.save(paths[row])
                 bar.update(len(part))
-    images, adapters = [], []
+    images: list[np.ndarray] = []
+    adapters: list[str | None] = []
     for path in paths:
         with Image.open(path) as image:
             images.append(np.asarray(image, dtype=np.float32) / 255)
             name = image.info["adapter"]
-            adapters.append(json.loads(name) if name == "null" else str(name))
+            adapters.append(None if name == "null" else str(name))
     return Pictures(torch.from_numpy(np.stack(images))[:, None], tuple(adapters))
 
 

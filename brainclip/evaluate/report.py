@@ -36,10 +36,21 @@ def markdown(report: dict[str, Any]) -> str:
             *(f"all held-out: {name}" for name in judge),
         ],
         [
-            [text, *(shown(part[key]) for part in (judged["generated"], judged["held_out"], *judge.values()))]
+            [
+                text,
+                *(
+                    shown(part.get(key))
+                    for part in (judged["generated"], judged["held_out"], *judge.values())
+                ),
+            ]
             for key, text in ADHERENCE
         ],
     )
+    for name, part in report["adapters"].items():
+        rows = [
+            [text, shown(part["base"].get(key)), shown(part["adapter"].get(key))] for key, text in ADHERENCE
+        ]
+        lines += _table([f"adapter {name}", "base", "adapter"], rows)
     for name, part in report["retrieval"].items():
         rows = [[key, shown(value)] for key, value in part.items() if isinstance(value, dict)]
         lines += _table([f"retrieval, {name}, {part['pool']} candidates", ""], rows)

@@ -55,6 +55,7 @@ def contact_sheet(
     *,
     asked: Sequence[Asked] | None = None,
     seeds: Sequence[int] | None = None,
+    adapter: str | None = "auto",
 ) -> int:
     """Write a sheet as a PNG and return its number of prompts; pictures are kept in `folder`.
 
@@ -65,7 +66,7 @@ def contact_sheet(
     columns = 4 if asked is not None else len(modalities)
     asked = sheet_prompts(modalities) if asked is None else asked
     seeds = [0] * len(asked) if seeds is None else seeds
-    pictures = generated(model, [row.text for row in asked], seeds, folder)
+    pictures = generated(model, [row.text for row in asked], seeds, folder, adapter=adapter)
     cells = []
     for k, row in enumerate(asked):
         adapter = pictures.adapters[k]

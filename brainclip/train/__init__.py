@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from brainclip.config import as_dict, load_recipe
+from brainclip.config import Recipe, as_dict, load_recipe
 from brainclip.errors import RecipeError
 
 STAGES = ("pairs", "clip", "vae", "prior", "decoder")
@@ -19,12 +19,14 @@ def run_stage(
     dry_run: bool = False,
     adapter: str | None = None,
 ) -> str:
-    """Run one stage of a recipe; returns the line of result. A dry run checks the recipe and prints what would be done."""
+    """A line of result of one stage of a recipe. A dry run checks the recipe and says what would be done."""
     recipe = load_recipe(recipe_path, overrides)
     if stage not in STAGES:
         raise RecipeError(f"unknown stage {stage!r}; stages: {', '.join(STAGES)}")
     if adapter is not None and adapter not in recipe.adapter:
-        raise RecipeError(f"{recipe_path}: no table [adapter.{adapter}]; it has: {', '.join(recipe.adapter) or 'none'}")
+        raise RecipeError(
+            f"{recipe_path}: no table [adapter.{adapter}]; it has: {', '.join(recipe.adapter) or 'none'}"
+        )
     if dry_run:
         table = as_dict(recipe)
         shown = table["adapter"][adapter] if adapter else table[stage]
@@ -38,11 +40,8 @@ def run_stage(
     return f"{adapter or stage}: {Path(recipe.folder) / stage} ({done or 'already complete'})"
 
 
-def _train(stage: str, recipe: object, adapter: str | None) -> dict[str, float]:
+def _train(stage: str, recipe: Recipe, adapter: str | None) -> dict[str, float]:
     """Import the stage's module, which imports torch and the models, and train."""
-    from brainclip.config import Recipe
-
-    assert isinstance(recipe, Recipe)
     if stage == "clip":
         from brainclip.train.clip import train_clip
 
@@ -55,7 +54,7 @@ def _train(stage: str, recipe: object, adapter: str | None) -> dict[str, float]:
         from brainclip.train.prior import train_prior
 
         return train_prior(recipe)
-    from brainclip.model import assemble
+    from brainclip.train.assemble import assemble
     from brainclip.train.decoder import train_adapter, train_decoder
 
     numbers = train_adapter(recipe, adapter) if adapter else train_decoder(recipe)

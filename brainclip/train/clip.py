@@ -24,9 +24,9 @@ LARGEST_SCALE = float(np.log(100))  # open_clip's bound of the logit scale
 def multi_positive_loss(text: Tensor, image: Tensor, positives: Tensor, scale: Tensor) -> Tensor:
     """Contrastive loss in which every caption true of a slice is a positive.
 
-    text, image: (B, D) unit length. positives: (B, B) bool, [i, j] = caption i is true of slice j; the diagonal is True.
-    Cross-entropy to a uniform target over the positives, mean of both directions (Khosla et al. 2020, eq. 2; with a
-    diagonal matrix it is CLIP's loss).
+    text, image: (B, D) unit length. positives: (B, B) bool, [i, j] = caption i is true of slice j; the
+    diagonal is True. Cross-entropy to a uniform target over the positives, mean of both directions (Khosla
+    et al. 2020, eq. 2; with a diagonal matrix it is CLIP's loss).
     """
     logits = scale * text @ image.T
     target = positives.to(logits.dtype)
@@ -53,7 +53,7 @@ class ClipObjective(nn.Module):
 
 
 def jitter(images: Tensor, generator: np.random.Generator) -> Tensor:
-    """Images (B, 1, H, W) with small shifts (2 pixels at most) and gamma (0.85 to 1.18). No flip: captions name sides."""
+    """Images (B, 1, H, W), shifted by 2 pixels at most, gamma 0.85 to 1.18. No flip: captions name sides."""
     rows = []
     for image in images:
         shift = generator.integers(-2, 3, size=2).tolist()

@@ -1,4 +1,4 @@
-"""Stage decoder: the flow in latent space, given the image embedding; and LoRA adapters of it on other scans."""
+"""Stage decoder: the flow in latent space, given the image embedding; and LoRA adapters for other scans."""
 
 from __future__ import annotations
 
@@ -25,13 +25,15 @@ SHOWN = 8  # pictures in a training sample
 
 
 class DecoderObjective(nn.Module):
-    """Squared error of the flow's velocity, plus that of the expected latents (whose gradient stays in their network)."""
+    """Squared error of the flow's velocity, plus that of the expected latents, each with its own gradient."""
 
     def __init__(self, decoder: Decoder) -> None:
         super().__init__()
         self.decoder = decoder
 
-    def forward(self, latents: Tensor, noise: Tensor, sigma: Tensor, whitened: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, latents: Tensor, noise: Tensor, sigma: Tensor, whitened: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         expected = self.decoder.expected(whitened).float()
         spread = sigma[:, None, None, None]
         noisy = (1 - spread) * latents + spread * noise
@@ -44,7 +46,7 @@ class DecoderObjective(nn.Module):
 def decoder_batches(
     decoder: Decoder, data: PairDataset, whitened: Tensor, stage: DecoderRecipe | AdapterRecipe
 ) -> Callable[[int], Batch]:
-    """The batches of a decoder or adapter run. sigma is logit-normal (Esser et al. 2024): most weight in the middle."""
+    """The batches of a decoder or adapter run. sigma is logit-normal, as in Esser et al. 2024."""
 
     @torch.no_grad()
     def batch(step: int) -> Batch:
@@ -60,10 +62,14 @@ def decoder_batches(
     return batch
 
 
-def sample_sheet(decoder: Decoder, data: PairDataset, whitened: Tensor, run: Path, step: int, recipe: DecoderRecipe) -> None:
+def sample_sheet(
+    decoder: Decoder, data: PairDataset, whitened: Tensor, run: Path, step: int, recipe: DecoderRecipe
+) -> None:
     """samples/<step>.png: held-out slices above, pictures decoded from their true embeddings below."""
     chosen = np.linspace(0, len(data) - 1, SHOWN).astype(int)
-    made = decoder.sample(whitened[chosen], list(range(SHOWN)), steps=recipe.sampling_steps, guidance=recipe.guidance)
+    made = decoder.sample(
+        whitened[chosen], list(range(SHOWN)), steps=recipe.sampling_steps, guidance=recipe.guidance
+    )
     rows = [torch.cat(list(images[:, 0]), 1) for images in (data.images(chosen), made)]
     path = run / "samples" / f"{step:07d}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,10 +90,19 @@ def train_decoder(recipe: Recipe) -> dict[str, float]:
     def sample(run: Path, step: int) -> None:
         sample_sheet(decoder, held_out, held_out_whitened, run, step, stage)
 
-    inputs = {"pairs": data.hash, "clip": clip.hash, "vae": hash_file(folder / "vae" / "diffusion_pytorch_model.safetensors")}
+    inputs = {
+        "pairs": data.hash,
+        "clip": clip.hash,
+        "vae": hash_file(folder / "vae" / "diffusion_pytorch_model.safetensors"),
+    }
     facts = {"recipe": as_dict(stage), "inputs": inputs}
     batch = decoder_batches(decoder, data, whitened, stage)
-    return train(Stage("decoder", DecoderObjective(decoder), batch, decoder.save, sample), stage, folder / "decoder", facts)
+    return train(
+        Stage("decoder", DecoderObjective(decoder), batch, decoder.save, sample),
+        stage,
+        folder / "decoder",
+        facts,
+    )
 
 
 def train_adapter(recipe: Recipe, name: str) -> dict[str, float]:
@@ -113,7 +128,10 @@ def train_adapter(recipe: Recipe, name: str) -> dict[str, float]:
     def save(run: Path) -> None:
         decoder.save_adapter(name, run, card)
 
-    facts = {"recipe": as_dict(stage), "inputs": {"pairs": data.hash, "clip": clip.hash, "decoder": decoder.hash}}
+    facts = {
+        "recipe": as_dict(stage),
+        "inputs": {"pairs": data.hash, "clip": clip.hash, "decoder": decoder.hash},
+    }
     batch = decoder_batches(decoder, data, whitened, stage)
     run = folder / "decoder" / "adapters" / name
     return train(Stage(f"adapter {name}", DecoderObjective(decoder), batch, save, sample), stage, run, facts)

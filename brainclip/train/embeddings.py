@@ -1,4 +1,4 @@
-"""Whitened image embeddings of a dataset, computed once per CLIP and kept on disk for the prior and the decoder."""
+"""Whitened image embeddings of a dataset, computed once per CLIP and kept for the prior and the decoder."""
 
 from __future__ import annotations
 

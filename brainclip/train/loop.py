@@ -1,6 +1,8 @@
-"""The only training loop. Step k depends on (seed, k) alone, so stopped and resumed equals straight, bit for bit.
+"""The only training loop. Step k depends on (seed, k) alone, so stopped and resumed equals straight, bit
+for bit.
 
-A run folder holds recipe.json, run.json, log.jsonl (a line a step), state.pt (to resume) and, when done, what the stage saves.
+A run folder holds recipe.json, run.json, log.jsonl (a line a step), state.pt (to resume) and, when done,
+what the stage saves.
 """
 
 from __future__ import annotations
@@ -29,8 +31,9 @@ Batch = dict[str, Tensor]
 class Stage:
     """What the loop needs to know of a stage.
 
-    objective: a module whose forward(**batch) gives (loss, dict of scalar tensors to log). batch: step -> tensors, from
-    (seed, step) alone. save: writes the stage's folder from the current weights. sample: step -> pictures to look at.
+    objective: a module whose forward(**batch) gives (loss, dict of scalar tensors to log). batch: step ->
+    tensors, from (seed, step) alone. save: writes the stage's folder from the current weights. sample: step
+    -> pictures to look at.
     """
 
     name: str
@@ -55,8 +58,8 @@ def step_seed(seed: int, step: int) -> int:
 def train(stage: Stage, recipe: TrainingRecipe, run: Path, facts: dict[str, Any]) -> dict[str, float]:
     """Train a stage to recipe.steps and save it into `run`; continues where an earlier call stopped.
 
-    Returns the last step's numbers. RecipeError when the folder holds a run of another recipe (a change of `steps`,
-    `decay`, saving and sampling is allowed).
+    Returns the last step's numbers. RecipeError when the folder holds a run of another recipe (a change of
+    `steps`, `decay`, saving and sampling is allowed).
     """
     from accelerate import Accelerator
     from accelerate.utils import set_seed
@@ -64,17 +67,25 @@ def train(stage: Stage, recipe: TrainingRecipe, run: Path, facts: dict[str, Any]
     accelerator = Accelerator(cpu=recipe.device == "cpu", mixed_precision=recipe.precision)
     run.mkdir(parents=True, exist_ok=True)
     _check_same_recipe(run, facts)
-    parameters = [p for p in stage.objective.parameters() if p.requires_grad]  # a list: it is walked many times
+    parameters = [
+        p for p in stage.objective.parameters() if p.requires_grad
+    ]  # a list: it is walked many times
     decayed = [p for p in parameters if p.ndim > 1]
     plain = [p for p in parameters if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=recipe.rate, betas=(0.9, 0.99))
     objective, optimizer = accelerator.prepare(stage.objective, optimizer)
     average = EMAModel(parameters, decay=recipe.ema)
     start = _resume(run, stage.objective, optimizer, average)
     numbers: dict[str, float] = {}
     begun = time.monotonic()
-    with _log(run, start) as log, tqdm(total=recipe.steps, initial=start, desc=stage.name, unit="step") as bar:
+    with (
+        _log(run, start) as log,
+        tqdm(total=recipe.steps, initial=start, desc=stage.name, unit="step") as bar,
+    ):
         for step in range(start, recipe.steps):
             set_seed(step_seed(recipe.seed, step))
             batch = {key: value.to(accelerator.device) for key, value in stage.batch(step).items()}
@@ -95,7 +106,9 @@ def train(stage: Stage, recipe: TrainingRecipe, run: Path, facts: dict[str, Any]
             bar.update()
             bar.set_postfix(loss=f"{numbers['loss']:.4f}", refresh=False)
             if numbers["loss"] != numbers["loss"]:
-                raise RecipeError(f"{run}: the loss is NaN at step {step}; lower [{stage.name}] rate, now {recipe.rate}")
+                raise RecipeError(
+                    f"{run}: the loss is NaN at step {step}; lower [{stage.name}] rate, now {recipe.rate}"
+                )
             if stage.sample and recipe.sample_every and (step + 1) % recipe.sample_every == 0:
                 _with_average(average, parameters, stage, lambda at=step + 1: stage.sample(run, at))  # type: ignore[misc]
             if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
@@ -105,7 +118,9 @@ def train(stage: Stage, recipe: TrainingRecipe, run: Path, facts: dict[str, Any]
     return numbers
 
 
-def _with_average(average: EMAModel, parameters: list[nn.Parameter], stage: Stage, call: Callable[[], None]) -> None:
+def _with_average(
+    average: EMAModel, parameters: list[nn.Parameter], stage: Stage, call: Callable[[], None]
+) -> None:
     """Run `call` with the averaged weights in place, then put the trained ones back."""
     stage.objective.eval()
     average.store(parameters)
@@ -125,11 +140,13 @@ def _check_same_recipe(run: Path, facts: dict[str, Any]) -> None:
         for key, value in facts["recipe"].items():
             if key not in free and before["recipe"].get(key) != value:
                 raise RecipeError(
-                    f"{run}: holds a run with {key} = {before['recipe'].get(key)!r}, the recipe says {value!r}; "
-                    "use another folder or delete this one"
+                    f"{run}: holds a run with {key} = {before['recipe'].get(key)!r}, the recipe says "
+                    f"{value!r}; use another folder or delete this one"
                 )
         if before["inputs"] != facts["inputs"]:
-            raise RecipeError(f"{run}: was begun on {before['inputs']}, now {facts['inputs']}; delete it to train anew")
+            raise RecipeError(
+                f"{run}: was begun on {before['inputs']}, now {facts['inputs']}; delete it to train anew"
+            )
     write_json(path, facts)
 
 

@@ -12,7 +12,7 @@ from brainclip.errors import RecipeError
 
 
 def make_pairs(recipe: Recipe) -> str:
-    """Write <folder>/pairs/<name> for each [pairs.<name>] table; finished subjects are skipped. Returns a line of result."""
+    """A line of result; <folder>/pairs/<name> is written for each [pairs.<name>] table."""
     if not recipe.pairs:
         raise RecipeError(f"recipe {recipe.name!r} has no [pairs.<name>] table")
     lines = []

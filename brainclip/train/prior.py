@@ -1,4 +1,4 @@
-"""Stage prior: from a caption's embedding and states to the whitened image embedding, predicting the clean one."""
+"""Stage prior: from a caption's embedding and states to the whitened image embedding."""
 
 from __future__ import annotations
 
@@ -26,7 +26,13 @@ class PriorObjective(nn.Module):
         self.prior = prior
 
     def forward(
-        self, whitened: Tensor, noise: Tensor, timestep: Tensor, embedding: Tensor, states: Tensor, mask: Tensor
+        self,
+        whitened: Tensor,
+        noise: Tensor,
+        timestep: Tensor,
+        embedding: Tensor,
+        states: Tensor,
+        mask: Tensor,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         noisy = self.prior.scheduler.add_noise(whitened, noise, timestep)
         predicted = self.prior(noisy, timestep, embedding, states, mask).float()

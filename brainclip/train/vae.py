@@ -29,7 +29,9 @@ class VaeObjective(nn.Module):
             latents = self.vae.encode(images).latent_dist.mode()
         rebuilt = self.vae.decode(latents + self.noise * strength[:, None, None, None] * noise).sample
         pixels = (rebuilt - images).abs().mean()
-        gradients = ((rebuilt - images).diff(dim=-1).abs().mean() + (rebuilt - images).diff(dim=-2).abs().mean()) / 2
+        gradients = (
+            (rebuilt - images).diff(dim=-1).abs().mean() + (rebuilt - images).diff(dim=-2).abs().mean()
+        ) / 2
         return pixels + gradients, {"pixels": pixels.detach()}
 
 
@@ -46,7 +48,9 @@ def train_vae(recipe: Recipe) -> dict[str, float]:
     data = training_data(recipe, stage)
     torch.manual_seed(stage.seed)
     vae = PatchAutoencoder(stage.patch, stage.latents, stage.widths, stage.blocks, data.size)
-    indices = np.concatenate([data.draw(256, stage.seed, 2**31 + k) for k in range(-(-stage.basis_slices // 256))])
+    indices = np.concatenate(
+        [data.draw(256, stage.seed, 2**31 + k) for k in range(-(-stage.basis_slices // 256))]
+    )
     vae.fit(data.images(indices[: stage.basis_slices]) * 2 - 1, whiten=stage.whiten)
 
     def batch(step: int) -> Batch:
@@ -54,12 +58,18 @@ def train_vae(recipe: Recipe) -> dict[str, float]:
         images = data.images(data.draw(stage.batch, stage.seed, step)) * 2 - 1
         crops = []
         for image in images:  # corners on the patch grid, so that the latents are those of the whole slice
-            top, left = generator.integers(0, (data.size - stage.crop) // stage.patch + 1, size=2) * stage.patch
+            top, left = (
+                generator.integers(0, (data.size - stage.crop) // stage.patch + 1, size=2) * stage.patch
+            )
             crops.append(image[:, top : top + stage.crop, left : left + stage.crop])
         side = stage.crop // stage.patch
         noise = generator.standard_normal((len(images), stage.latents, side, side), dtype=np.float32)
         strength = generator.random(len(images), dtype=np.float32)
-        return {"images": torch.stack(crops), "noise": torch.from_numpy(noise), "strength": torch.from_numpy(strength)}
+        return {
+            "images": torch.stack(crops),
+            "noise": torch.from_numpy(noise),
+            "strength": torch.from_numpy(strength),
+        }
 
     def save(folder: Path) -> None:
         save_weights(vae, folder / WEIGHTS)

@@ -1,0 +1,76 @@
+"""The model folder: what each trained stage contributes, and brainclip.json, which says how to use it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from brainclip.config import Recipe, digest
+from brainclip.data import PairDataset
+from brainclip.errors import WeightsError
+from brainclip.model import FORMAT
+from brainclip.weights import hash_file, write_json
+
+FILES = {
+    "clip": (
+        "open_clip_config.json",
+        "open_clip_model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "whitening.safetensors",
+        "words.json",
+    ),
+    "prior": ("config.json", "diffusion_pytorch_model.safetensors", "scheduler_config.json", "contract.json"),
+    "decoder": ("vae", "unet", "expected", "scheduler", "contract.json"),
+}
+
+
+def assemble(recipe: Recipe) -> Path:
+    """Copy the trained stages of a recipe into <folder>/model, which load() opens; brainclip.json last."""
+    source, target = Path(recipe.folder), Path(recipe.folder) / "model"
+    if (target / "brainclip.json").is_file():
+        (target / "brainclip.json").unlink()  # from here to the end the folder is incomplete
+    for stage, names in FILES.items():
+        for name in names:
+            _copy(source / stage / name, target / stage / name)
+    for path in source.glob("decoder/adapters/*/adapter.json"):
+        for name in ("unet", "expected", "adapter.json"):
+            if (path.parent / name).exists():
+                _copy(path.parent / name, target / "decoder" / "adapters" / path.parent.name / name)
+    data = PairDataset([recipe.pairs_folder(name) for name in recipe.decoder.mix], "train")
+    facts = [pair.facts for pair in data.pairs]
+    ages = [fact.known["age"] for fact in facts if "age" in fact.known] or [0.0]
+    positions = {}
+    for plane in sorted({fact.plane for fact in facts if fact.plane}):
+        at = [fact.position_mm for fact in facts if fact.plane == plane and fact.position_mm is not None]
+        positions[plane] = [min(at), max(at)]
+    hashes = [hash_file(path) for path in sorted(target.rglob("*.safetensors"))]
+    card = {
+        "format": FORMAT,
+        "name": recipe.name,
+        "hash": digest(hashes),
+        "size": recipe.size,
+        "spacing_mm": recipe.spacing_mm,
+        "modalities": sorted({fact.modality for fact in facts if fact.modality}),
+        "positions": positions,
+        "ages": [min(ages), max(ages)],
+        "pairs": data.hash,
+        "generate": {
+            "steps": recipe.decoder.sampling_steps,
+            "guidance": recipe.decoder.guidance,
+            "prior_steps": recipe.prior.sampling_steps,
+            "prior_guidance": recipe.prior.guidance,
+        },
+    }
+    write_json(target / "brainclip.json", card)
+    return target
+
+
+def _copy(source: Path, target: Path) -> None:
+    if not source.exists():
+        raise WeightsError(f"{source}: no such file; train that stage first")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, dirs_exist_ok=True)
+    else:
+        shutil.copy2(source, target)

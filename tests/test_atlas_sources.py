@@ -1,0 +1,234 @@
+"""Data sets as they come: IXI and its table with duplicates, BIDS, a simulated cohort, broken ones."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from nibabel import Nifti1Image
+
+from atlas.errors import SourceError
+from atlas.sources import SOURCES, find_scans
+
+DATA = Path(os.environ.get("BRAINCLIP_DATA", Path(__file__).parents[2] / "shared" / "data"))
+IXI_TABLE = """IXI_ID,"SEX_ID (1=m, 2=f)",HEIGHT,AGE
+12,1,175,38.78
+13,2,164,
+14,2,160,53.08
+14,2,0,58.07
+15,1,170,24.5
+15,1,0,24.5
+"""
+
+
+def put(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(Nifti1Image(np.ones((8, 9, 10), np.uint8), np.eye(4)), path)
+    return path
+
+
+def ixi(folder: Path, table: str = IXI_TABLE) -> Path:
+    for name in ("IXI012-HH-1211-T1", "IXI013-Guys-0731-T1", "IXI014-IOP-1236-T2", "IXI015-HH-1258-PD"):
+        put(folder / f"{name}.nii.gz")
+    (folder / "IXI.csv").write_text(table)
+    return folder
+
+
+def reasons(left_out: list[dict[str, Any]], *, kept: bool) -> dict[str, str]:
+    return {note["subject"]: note["reason"] for note in left_out if note["kept"] == kept}
+
+
+def test_ixi_scans_carry_age_sex_site_and_field_strength(tmp_path: Path) -> None:
+    scans, left_out = find_scans("ixi", ixi(tmp_path))
+    assert [scan.subject for scan in scans] == ["IXI012", "IXI013", "IXI014", "IXI015"]
+    assert [scan.modality for scan in scans] == ["T1", "T1", "T2", "PD"]
+    first = scans[0]
+    assert first.known == {
+        "health": "healthy",
+        "site": "Hammersmith Hospital",
+        "field_strength": 3.0,
+        "age": 38.78,
+        "sex": "male",
+    }
+    assert (first.source, first.session, first.mask, first.labels) == ("ixi", "1211", None, None)
+    assert scans[1].known["field_strength"] == 1.5
+    assert scans[1].known["sex"] == "female"
+    assert "age" not in scans[1].known
+    assert "age" not in scans[2].known  # two rows of one id disagree
+    assert scans[3].known["age"] == 24.5  # two rows of one id agree
+    assert reasons(left_out, kept=True) == {
+        "IXI013": "the table gives no age",
+        "IXI014": "age dropped: rows with the same id give 53.1 and 58.1 years",
+    }
+    assert not reasons(left_out, kept=False)
+
+
+def test_files_that_are_not_scans_are_listed_with_the_reason(tmp_path: Path) -> None:
+    folder = ixi(tmp_path)
+    put(folder / "IXI012-HH-1211-MRA.nii.gz")
+    put(folder / "IXI016-Bonn-1211-T1.nii.gz")
+    put(folder / "brain.nii")
+    put(folder / "IXI999-HH-1-T1.nii.gz")
+    scans, left_out = find_scans("ixi", folder)
+    assert len(scans) == 5
+    assert reasons(left_out, kept=False) == {
+        "IXI012": "contrast MRA is not one of T1, T2, PD, FLAIR",
+        "IXI016": "unknown site Bonn; IXI has Guys, HH, IOP",
+        "": "not named as IXI names its scans (IXI012-HH-1211-T1.nii.gz)",
+    }
+    assert reasons(left_out, kept=True)["IXI999"] == "the table has no row for this id"
+
+
+def test_masks_are_matched_by_name_and_a_missing_one_is_listed(tmp_path: Path) -> None:
+    folder = ixi(tmp_path / "ixi")
+    for name in ("IXI012-HH-1211-T1", "IXI013-Guys-0731-T1", "IXI014-IOP-1236-T2"):
+        put(tmp_path / "masks" / f"{name}_DLMUSE.nii.gz")
+    scans, left_out = find_scans("ixi", folder, masks=tmp_path / "masks")
+    assert [scan.mask.name for scan in scans if scan.mask] == [
+        "IXI012-HH-1211-T1_DLMUSE.nii.gz",
+        "IXI013-Guys-0731-T1_DLMUSE.nii.gz",
+        "IXI014-IOP-1236-T2_DLMUSE.nii.gz",
+    ]
+    assert "one is needed" in reasons(left_out, kept=False)["IXI015"]
+
+
+def test_the_table_may_lie_beside_the_folder_and_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    folder = ixi(tmp_path / "T1")
+    (folder / "IXI.csv").unlink()
+    (tmp_path / "IXI.csv").write_text("\ufeff" + IXI_TABLE, encoding="utf-8")
+    assert find_scans("ixi", folder)[0][0].known["age"] == 38.78
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        (IXI_TABLE.replace("AGE", "YEARS"), "column 'AGE' is missing; the table has IXI_ID"),
+        ("IXI_ID,AGE\n12,30\n", "column 'SEX_ID \\(1=m, 2=f\\)' is missing"),
+        ("", "no rows"),
+    ],
+)
+def test_a_wrong_ixi_table_is_refused_in_one_sentence(table: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=says) as caught:
+        find_scans("ixi", ixi(tmp_path, table))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_table_a_damaged_one_and_an_empty_folder_are_refused(tmp_path: Path) -> None:
+    folder = ixi(tmp_path / "ixi")
+    (folder / "IXI.csv").unlink()
+    with pytest.raises(SourceError, match=r"neither IXI\.xls nor IXI\.csv"):
+        find_scans("ixi", folder)
+    (folder / "IXI.xls").write_bytes(b"not a table")
+    with pytest.raises(SourceError, match="not an Excel 97 table"):
+        find_scans("ixi", folder)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "IXI.csv").write_text(IXI_TABLE)
+    with pytest.raises(SourceError, match="no scan laid out as 'ixi'"):
+        find_scans("ixi", empty)
+    with pytest.raises(SourceError, match="no such folder"):
+        find_scans("ixi", tmp_path / "nowhere")
+    with pytest.raises(SourceError, match="unknown source 'adni'; possible: ixi, bids, simulated"):
+        find_scans("adni", folder)
+
+
+def cohort(folder: Path) -> Path:
+    for subject in ("sub-0001", "sub-0002"):
+        for suffix in ("T1w", "T2w", "PDw", "FLAIR", "dseg"):
+            put(folder / subject / "anat" / f"{subject}_{suffix}.nii.gz")
+    rows = "participant_id\tage\tsex\thandedness\nsub-0001\t71.5\tF\tR\nsub-0002\t89+\tother\tn/a\n"
+    (folder / "participants.tsv").write_text(rows)
+    return folder
+
+
+def test_a_simulated_cohort_brings_its_true_labels(tmp_path: Path) -> None:
+    scans, left_out = find_scans("simulated", cohort(tmp_path))
+    assert [(scan.subject, scan.modality) for scan in scans[:4]] == [
+        ("sub-0001", "FLAIR"),
+        ("sub-0001", "PD"),
+        ("sub-0001", "T1"),
+        ("sub-0001", "T2"),
+    ]
+    assert scans[0].labels == tmp_path / "sub-0001" / "anat" / "sub-0001_dseg.nii.gz"
+    assert scans[0].known == {"age": 71.5, "sex": "female", "handedness": "right", "health": "healthy"}
+    assert scans[4].known == {"health": "healthy"}
+    assert {note["reason"] for note in left_out} == {
+        "age '89+' dropped: not a number of years above 0 and up to 120",
+        "sex 'other' dropped: known are f, female, m, male",
+    }
+    assert all(note["kept"] for note in left_out)
+
+
+def test_simulated_scans_without_labels_are_left_out(tmp_path: Path) -> None:
+    folder = cohort(tmp_path)
+    (folder / "sub-0002" / "anat" / "sub-0002_dseg.nii.gz").unlink()
+    scans, left_out = find_scans("simulated", folder)
+    assert {scan.subject for scan in scans} == {"sub-0001"}
+    assert "true labels sub-0002_dseg.nii.gz are missing" in next(
+        note["reason"] for note in left_out if not note["kept"] and note["path"].endswith("T1w.nii.gz")
+    )
+
+
+def test_bids_sessions_repeats_sidecars_and_strangers(tmp_path: Path) -> None:
+    folder = cohort(tmp_path)
+    put(folder / "sub-0003" / "ses-a" / "anat" / "sub-0003_ses-a_run-1_T1w.nii.gz")
+    put(folder / "sub-0003" / "ses-a" / "anat" / "sub-0003_ses-a_run-2_T1w.nii.gz")
+    put(folder / "sub-0003" / "ses-b" / "anat" / "sub-0003_ses-b_T2star.nii.gz")
+    sidecar = folder / "sub-0003" / "ses-a" / "anat" / "sub-0003_ses-a_run-1_T1w.json"
+    sidecar.write_text(json.dumps({"MagneticFieldStrength": 3}))
+    with (folder / "participants.tsv").open("a") as file:
+        file.write("sub-0004\t30\tM\tL\n")
+    scans, left_out = find_scans("bids", folder)
+    ours = [scan for scan in scans if scan.subject == "sub-0003"]
+    assert [(scan.session, scan.modality, scan.path.name) for scan in ours] == [
+        ("ses-a", "T1", "sub-0003_ses-a_run-1_T1w.nii.gz")
+    ]
+    assert ours[0].known == {"field_strength": 3.0}
+    assert ours[0].labels is None
+    told = " ".join(note["reason"] for note in left_out)
+    for part in ("a further T1w", "T2star is not one of", "not listed in participants.tsv", "no such folder"):
+        assert part in told
+
+
+def test_a_wrong_or_missing_participants_table_is_refused(tmp_path: Path) -> None:
+    folder = cohort(tmp_path)
+    (folder / "participants.tsv").write_text("id\tage\n1\t20\n")
+    with pytest.raises(SourceError, match="column 'participant_id' is missing; the table has id, age"):
+        find_scans("bids", folder)
+    (folder / "participants.tsv").unlink()
+    with pytest.raises(SourceError, match=r"participants\.tsv: missing"):
+        find_scans("bids", folder)
+
+
+def test_every_source_has_an_adapter() -> None:
+    assert list(SOURCES) == ["ixi", "bids", "simulated"]
+
+
+@pytest.mark.skipif(not (DATA / "ixi" / "IXI.xls").exists(), reason="needs IXI (BRAINCLIP_DATA)")
+def test_the_real_ixi_folder_is_read_with_its_own_table() -> None:
+    scans, left_out = find_scans("ixi", DATA / "ixi", masks=DATA / "ixi-dlmuse")
+    assert len(scans) == 145
+    assert all(scan.mask for scan in scans)
+    ages = [scan.known["age"] for scan in scans if "age" in scan.known]
+    assert (len(ages), round(min(ages), 1), round(max(ages), 1)) == (144, 20.2, 81.9)
+    assert [scan.known["sex"] for scan in scans if "sex" in scan.known].count("female") == 78
+    assert {note["subject"] for note in left_out} == {"IXI328"}  # two people share this id
+    assert len(left_out) == 2
+
+
+@pytest.mark.skipif(not (DATA / "tables" / "ixi" / "IXI.csv").exists(), reason="needs IXI (BRAINCLIP_DATA)")
+def test_ixi_xls_and_ixi_csv_say_the_same(tmp_path: Path) -> None:
+    found = []
+    for ending in ("xls", "csv"):
+        folder = ixi(tmp_path / ending)
+        (folder / "IXI.csv").unlink()
+        (folder / f"IXI.{ending}").write_bytes((DATA / "tables" / "ixi" / f"IXI.{ending}").read_bytes())
+        found.append([scan.known for scan in find_scans("ixi", folder)[0]])
+    assert found[0][0]["age"] == pytest.approx(38.78, abs=0.01)
+    for left, right in zip(*found, strict=True):
+        assert left == pytest.approx(right)

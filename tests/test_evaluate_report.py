@@ -1,0 +1,220 @@
+"""A whole evaluation of a toy model: planted pairs, real classes with random weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from toy_pairs import SIZE, drawn, some_facts, write_toy_pairs
+from toys import CLIP, toy_decoder, toy_prior
+
+from brainclip.clip import Clip, new_clip, train_tokenizer
+from brainclip.config import load_recipe
+from brainclip.data import PairDataset
+from brainclip.errors import BrainclipError, WeightsError
+from brainclip.evaluate import evaluate
+from brainclip.evaluate.adherence import scores, wanted_of
+from brainclip.evaluate.embeddings import embeddings
+from brainclip.evaluate.judge import Judge, Verdicts
+from brainclip.evaluate.pictures import generated, nearest
+from brainclip.evaluate.prompts import Asked, prompts
+from brainclip.evaluate.sheet import sheet_prompts
+from brainclip.model import load
+from brainclip.train.assemble import assemble
+
+RECIPE = """
+name = "toy"
+folder = "{folder}"
+size = 32
+spacing_mm = 6.0
+[pairs.toy]
+[clip]
+mix = {{ toy = 1.0 }}
+[prior]
+sampling_steps = 3
+[decoder]
+mix = {{ toy = 1.0 }}
+sampling_steps = 2
+[judge]
+mix = {{ toy = 1.0 }}
+steps = 250
+batch = 24
+rate = 3e-3
+warmup = 20
+decay = 80
+ema = 0.98
+width = 8
+device = "cpu"
+"""
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("toy")
+    write_toy_pairs(folder / "pairs" / "toy")
+    path = folder / "toy.toml"
+    path.write_text(RECIPE.format(folder=folder.as_posix()))
+    texts = [row.text for row in [*prompts(200), *sheet_prompts(["T1", "T2", "PD", "FLAIR"])]]
+    torch.manual_seed(0)
+    clip = new_clip(CLIP, SIZE, train_tokenizer(texts * 3, 1200))
+    clip.embedding_mean.normal_(std=0.1)
+    clip.embedding_std.fill_(0.1)
+    clip.save(folder / "clip")
+    (folder / "clip" / "words.json").write_text("[]")
+    clip = Clip.load(folder / "clip")
+    toy_prior(clip).save(folder / "prior")
+    toy_decoder(clip).save(folder / "decoder")
+    assemble(load_recipe(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def report(recipe: Path) -> dict[str, object]:
+    line = evaluate(recipe, prompts=24, timed=False)
+    assert line.startswith("evaluate: ") and "24 prompts" in line
+    written: dict[str, object] = json.loads((recipe.parent / "evaluate" / "report.json").read_text())
+    return written
+
+
+def test_untrained_model_has_low_adherence_and_the_held_out_slices_high(report: dict) -> None:
+    made, true = report["adherence"]["generated"], report["adherence"]["held_out"]
+    assert (
+        true["plane"]["value"] == 1.0
+        and true["contrast"]["value"] >= 0.9
+        and true["position"]["value"] >= 0.7
+    )
+    assert (
+        made["plane"]["value"] < 0.8 and made["contrast"]["value"] < 0.8 and made["position"]["value"] < 0.4
+    )
+    assert made["plane"]["n"] == 24 and made["plane"]["low"] < made["plane"]["value"] < made["plane"]["high"]
+
+
+def test_every_figure_carries_its_n_and_interval(report: dict) -> None:
+    found = []
+
+    def walk(node: object) -> None:
+        if isinstance(node, dict) and "value" in node:
+            found.append(node)
+        elif isinstance(node, dict):
+            for child in node.values():
+                walk(child)
+
+    walk({key: part for key, part in report.items() if key != "records"})
+    assert len(found) > 40
+    assert all({"low", "high", "n"} <= set(figure) for figure in found)
+    assert all(
+        f["low"] <= f["value"] <= f["high"] for f in found if f["value"] is not None and f["low"] is not None
+    )
+    assert report["retrieval"]["toy"]["text_to_image_r1"]["chance"] > 0
+    assert report["retrieval"]["toy"]["pool"] == 72
+
+
+def test_sheets_and_table_are_written(recipe: Path, report: dict) -> None:
+    folder = recipe.parent / "evaluate"
+    with Image.open(folder / "contact_sheet.png") as sheet:
+        assert sheet.width > 4 * 2 * 128 and sheet.height > 8 * 128
+    assert (folder / "misses.png").is_file()
+    table = (folder / "report.md").read_text()
+    assert "| plane right |" in table and "chance" in table and "another_true_slice" in table
+
+
+def test_second_evaluation_reads_what_the_first_made(recipe: Path, report: dict) -> None:
+    folder = recipe.parent / "evaluate"
+    before = {
+        path: path.stat().st_mtime_ns for part in ("parts", "pictures") for path in (folder / part).iterdir()
+    }
+    evaluate(recipe, prompts=24, timed=False)
+    after = {
+        path: path.stat().st_mtime_ns for part in ("parts", "pictures") for path in (folder / part).iterdir()
+    }
+    assert before == after and len(before) > 50
+    assert json.loads((folder / "report.json").read_text()) == report
+
+
+def test_damaged_part_is_named(recipe: Path, report: dict) -> None:
+    path = recipe.parent / "evaluate" / "parts" / "retrieval.json"
+    kept = path.read_bytes()
+    path.write_bytes(kept[:40])
+    with pytest.raises(WeightsError, match=r"retrieval\.json: damaged"):
+        evaluate(recipe, prompts=24, timed=False)
+    path.write_bytes(kept)
+
+
+def test_picture_does_not_depend_on_what_else_is_generated(recipe: Path, tmp_path: Path) -> None:
+    model, texts = load(recipe.parent / "model"), [asked.text for asked in prompts(5)]
+    together = generated(model, texts, [0, 1, 0, 1, 0], tmp_path / "a")
+    alone = generated(model, texts[2:3], [0], tmp_path / "b")
+    # 8-bit pictures: one grey step for sums in another order
+    assert torch.allclose(together.images[2], alone.images[0], atol=1.01 / 255)
+    assert together.adapters == (None,) * 5
+
+
+def test_perfect_verdicts_score_one_and_a_wrong_plane_misses_the_position() -> None:
+    asked = [Asked("", "axial", "T1", 12.0 + k, None, 20 + 9 * k, "female") for k in range(6)]
+    verdicts = Verdicts(
+        plane=np.array(["axial"] * 6),
+        modality=np.array(["T1"] * 6),
+        position_mm=np.array([12.0, 13, 14, 15, 16, 40]),
+        age=np.array([30.0, 31, 32, 33, 34, 35]),
+        female=np.full(6, 0.9),
+    )
+    figures = scores(verdicts, wanted_of(asked))
+    assert figures["plane"]["value"] == figures["contrast"]["value"] == figures["age_order"]["value"] == 1.0
+    assert figures["position"]["value"] == pytest.approx(5 / 6, abs=1e-4)
+    turned = replace(verdicts, plane=np.array(["coronal"] * 6))
+    assert scores(turned, wanted_of(asked))["position"]["value"] == 0.0
+
+
+def test_sagittal_picture_on_the_other_side_counts_as_near() -> None:
+    asked = [Asked("", "sagittal", "T1", -30.0, None, None, None)]
+    verdicts = Verdicts(*(np.array([v]) for v in ("sagittal", "T1", 27.0, 40.0, 0.5)))
+    assert scores(verdicts, wanted_of(asked))["position"]["value"] == 1.0
+
+
+def test_nearest_slice_has_plane_and_contrast_and_the_smallest_distance(recipe: Path) -> None:
+    data = PairDataset([recipe.parent / "pairs" / "toy"], "test")
+    asked = Asked("", "coronal", "PD", 10.0, None, None, None)
+    facts = data.pairs[nearest(data, asked, data.folders)].facts
+    others = [p.facts for p in data.pairs if (p.facts.plane, p.facts.modality) == ("coronal", "PD")]
+    assert (facts.plane, facts.modality) == ("coronal", "PD")
+    assert abs(facts.position_mm - 10) == min(abs(other.position_mm - 10) for other in others)
+
+
+def test_prior_without_training_is_no_better_than_its_baselines(recipe: Path) -> None:
+    data = PairDataset([recipe.parent / "pairs" / "toy"], "test")
+    found = embeddings(load(recipe.parent / "model"), data, pairs=40)
+    assert found["pairs"] == 40 and set(found["cosine"]) >= {"predicted", "text_embedding", "mean_embedding"}
+    assert abs(found["whitened"]["predicted"]["value"]) < 0.4
+    assert found["cosine"]["another_true_slice"]["n"] <= 40
+
+
+def test_noise_is_not_judged_as_any_one_thing_by_the_facts_it_lacks(recipe: Path, report: dict) -> None:
+    judge = Judge.load(recipe.parent / "judge")
+    facts = [f for seed in range(4) for f in some_facts(seed, 50.0, "male")]
+    true = judge.verdicts(drawn(facts))
+    noise = judge.verdicts(torch.rand(len(facts), 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0)))
+    wanted = wanted_of(facts, ["one"] * len(facts))
+    assert scores(true, wanted)["plane"]["value"] > 0.95 and scores(noise, wanted)["plane"]["value"] < 0.6
+
+
+def test_dry_run_writes_nothing(recipe: Path, tmp_path: Path) -> None:
+    line = evaluate(recipe, out=tmp_path / "none", dry_run=True)
+    assert line.startswith("evaluate: would write") and not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"split": "train"}, "validation, test"), ({"prompts": 0}, "one is needed")]
+)
+def test_wrong_options_are_refused(recipe: Path, options: dict, message: str) -> None:
+    with pytest.raises(BrainclipError, match=message):
+        evaluate(recipe, **options)
+
+
+def test_untrained_recipe_is_refused(recipe: Path, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="no such model folder"):
+        evaluate(recipe, overrides=[f"folder={tmp_path.as_posix()}"])
