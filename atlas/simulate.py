@@ -6,10 +6,8 @@ Run as `python -m atlas.simulate FOLDER --subjects N --spacing 1.5 --seed 0`.
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -26,14 +24,13 @@ from tqdm import tqdm
 from atlas.anatomy import (
     CORTEX_REGIONS,
     HULL_EDGE,
-    LABEL_MAP_LICENCE,
-    TEMPLATE_LICENCE,
     TISSUES,
     Anatomy,
     load_anatomy,
     native_ventricles_ml,
 )
-from atlas.errors import SourceError
+from atlas.errors import BrainclipError, SourceError
+from atlas.simulate_files import write_description, write_participants, write_subject
 from atlas.simulate_shape import (
     CSF,
     Person,
@@ -52,7 +49,7 @@ from atlas.slices import MODALITIES
 
 __all__ = ["Anatomy", "Simulated", "load_anatomy", "simulate_subject", "write_cohort"]
 
-INT16_STEP = 1e-3  # images are about 0 to 1
+Task = tuple[Path, list[int], int, float, Path | None]  # folder, numbers, seed, spacing in mm, label map
 TEXTURE = (0.008, 0.03, 0.03)  # relative scatter of proton density, T1 and T2 within a tissue
 SUBJECTS_AT_ONCE = 12  # with one anatomy, which takes 10 s to load
 
@@ -150,12 +147,12 @@ def write_cohort(
 
     Images int16 in steps of 1/1000, labels int32, participants.tsv. Subject k depends on (seed, k, anatomies)
     alone. Finished subjects are kept, so an interrupted run continues. Raises SourceError for an anatomies
-    folder without label maps.
+    folder without label maps, and for a folder that holds a cohort of another seed, spacing or anatomies.
     """
     folder = Path(folder)
     bases = anatomy_files(anatomies)
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "dataset_description.json", json.dumps(description(anatomies is not None), indent=2))
+    write_description(folder, seed=seed, spacing_mm=spacing_mm, label_maps=[p.name for p in bases if p])
     by_anatomy: dict[Path | None, list[int]] = {}
     for number in range(start, start + subjects):
         if not subject_folder(folder, number).exists():
@@ -165,19 +162,27 @@ def write_cohort(
         for base, numbers in by_anatomy.items()
         for i in range(0, len(numbers), SUBJECTS_AT_ONCE)
     ]
-    if tasks:
-        missing = sum(map(len, by_anatomy.values()))
-        pool = ProcessPoolExecutor(min(workers, len(tasks)), get_context("spawn"))
-        with pool, tqdm(total=missing, desc="simulate", unit="subject") as bar:
-            try:
-                for done in as_completed([pool.submit(write_subjects, task) for task in tasks]):
-                    bar.update(done.result())
-            except BrokenProcessPool as error:
-                raise SourceError(
-                    f"{folder}: a worker process was killed, perhaps for lack of memory (3 GB each at 1 mm); "
-                    "run the same command again to continue, with fewer workers if so"
-                ) from error
+    missing = sum(map(len, by_anatomy.values()))
+    with tqdm(total=missing, desc="simulate", unit="subject", disable=not tasks) as bar:
+        for written in run(tasks, workers):
+            bar.update(written)
     write_participants(folder)
+
+
+def run(tasks: list[Task], workers: int) -> Iterator[int]:
+    """What write_subjects returns for each task, in the order of completion; one worker is this process."""
+    if workers <= 1 or not tasks:
+        yield from map(write_subjects, tasks)
+        return
+    try:
+        with ProcessPoolExecutor(min(workers, len(tasks)), get_context("spawn")) as pool:
+            for done in as_completed([pool.submit(write_subjects, task) for task in tasks]):
+                yield done.result()
+    except BrokenProcessPool as error:
+        raise SourceError(
+            "a worker process was killed, perhaps for lack of memory (3 GB each at 1 mm); "
+            "run the same command again to continue, with fewer workers if so"
+        ) from error
 
 
 def anatomy_files(anatomies: Path | str | None) -> dict[Path | None, float]:
@@ -215,69 +220,25 @@ def cached_anatomy(spacing_mm: float, label_map: Path | None) -> Anatomy:
     return load_anatomy(spacing_mm, label_map)
 
 
-def write_subjects(task: tuple[Path, list[int], int, float, Path | None]) -> int:
-    """How many subjects were written; each folder appears at once, complete, by rename. Runs in a worker."""
+def write_subjects(task: Task) -> int:
+    """How many subjects were written."""
     folder, numbers, seed, spacing_mm, base = task
-    torch.set_num_threads(1)  # one process per core instead
-    anatomy = cached_anatomy(spacing_mm, base)
-    for number in numbers:
-        simulated = simulate_subject(anatomy, seed=subject_seed(seed, number), spacing_mm=spacing_mm)
-        final = subject_folder(folder, number)
-        unfinished = folder / f".{final.name}.unfinished"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        (unfinished / "anat").mkdir(parents=True)
-        stem = unfinished / "anat" / final.name
-        for modality, image in simulated.images.items():
-            suffix = modality if modality == "FLAIR" else f"{modality}w"
-            steps = np.asanyarray(image.dataobj) / INT16_STEP
-            write_integers(steps, np.int16, image.affine, f"{stem}_{suffix}.nii.gz")
-        labels = np.asanyarray(simulated.labels.dataobj)
-        write_integers(labels, np.int32, simulated.labels.affine, f"{stem}_dseg.nii.gz")
-        facts = {"age": simulated.age, "sex": simulated.sex, "anatomy": anatomy.name, "seed": simulated.seed}
-        write_text(unfinished / f"{final.name}.json", json.dumps(facts))
-        unfinished.rename(final)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # one process per core, and the same sums on every machine
+    try:
+        anatomy = cached_anatomy(spacing_mm, base)
+        for number in numbers:
+            simulated = simulate_subject(anatomy, seed=subject_seed(seed, number), spacing_mm=spacing_mm)
+            facts = {
+                "age": simulated.age,
+                "sex": simulated.sex,
+                "anatomy": anatomy.name,
+                "seed": simulated.seed,
+            }
+            write_subject(subject_folder(folder, number), simulated.images, simulated.labels, facts)
+    finally:
+        torch.set_num_threads(threads)
     return len(numbers)
-
-
-def write_integers(data: np.ndarray, kind: type[np.integer], affine: np.ndarray, path: str) -> None:
-    """Nothing; a NIfTI file of integers that says in its header that it is synthetic."""
-    limit = np.iinfo(kind).max
-    image = nib.Nifti1Image(np.clip(np.round(data), 0, limit).astype(kind), affine)
-    image.header["descrip"] = "synthetic, atlas.simulate"
-    nib.save(image, path)
-
-
-def write_participants(folder: Path) -> None:
-    """Nothing; participants.tsv lists every subject in the folder, participants.json explains its columns."""
-    rows = ["participant_id\tage\tsex\tanatomy"]
-    for path in sorted(folder.glob("sub-*/sub-*.json")):
-        facts = json.loads(path.read_text())
-        rows.append(f"{path.stem}\t{facts['age']}\t{facts['sex']}\t{facts['anatomy']}")
-    write_text(folder / "participants.tsv", "\n".join(rows))
-    columns = {
-        "age": {"Description": "simulated age", "Units": "years"},
-        "sex": {"Description": "simulated sex", "Levels": {"female": "female", "male": "male"}},
-        "anatomy": {"Description": "the anatomy that the subject was warped from"},
-    }
-    write_text(folder / "participants.json", json.dumps(columns, indent=2))
-
-
-def description(label_maps: bool) -> dict[str, object]:
-    """What dataset_description.json says: synthetic, and what the images derive from."""
-    return {
-        "Name": "Simulated healthy brains (synthetic)",
-        "BIDSVersion": "1.9.0",
-        "DatasetType": "derivative",
-        "License": "; ".join([TEMPLATE_LICENCE] + [LABEL_MAP_LICENCE] * label_maps),
-        "GeneratedBy": [{"Name": "atlas.simulate", "Description": "synthetic images, no person's scan"}],
-    }
-
-
-def write_text(path: Path, text: str) -> None:
-    """Nothing; `path` holds `text` and a newline, never half of it."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text + "\n")
-    unfinished.rename(path)
 
 
 def main() -> None:
@@ -291,15 +252,19 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--start", type=int, default=0, help="number of the first subject, from 0")
     asked = parser.parse_args()
-    write_cohort(
-        asked.folder,
-        subjects=asked.subjects,
-        spacing_mm=asked.spacing,
-        seed=asked.seed,
-        anatomies=asked.anatomies,
-        workers=asked.workers,
-        start=asked.start,
-    )
+    try:
+        write_cohort(
+            asked.folder,
+            subjects=asked.subjects,
+            spacing_mm=asked.spacing,
+            seed=asked.seed,
+            anatomies=asked.anatomies,
+            workers=asked.workers,
+            start=asked.start,
+        )
+    except BrainclipError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
     sys.stdout.write(f"{asked.folder}: {asked.subjects} simulated subjects\n")
 
 

@@ -21,14 +21,15 @@ MOST_VOXELS = 1024  # along each axis; 1 mm heads have 256, the finest brain sca
 SUFFIXES = (".nii", ".nii.gz", ".img", ".img.gz", ".hdr", ".mgz", ".mgh")
 
 
-def load_volume(path: str | os.PathLike[str]) -> Nifti1Image:
+def load_volume(path: str | os.PathLike[str], *, fewest: int = FEWEST_VOXELS) -> Nifti1Image:
     """A volume of intensities: RAS+, float32, 3-D, finite, at least two values.
 
-    NIfTI, Analyze and MGZ are read; axes of length 1 behind the third are dropped.
+    NIfTI, Analyze and MGZ are read; axes of length 1 behind the third are dropped. fewest: voxels along the
+    shortest axis; 1 admits a single slice.
     Raises VolumeError with one sentence for anything that is not such a volume.
     """
     path = Path(path)
-    image, values = _read(path)
+    image, values = _read(path, fewest)
     values = values.astype(np.float32)
     broken = int(values.size - np.isfinite(values).sum())
     if broken:
@@ -99,7 +100,7 @@ def voxel_sizes(image: Nifti1Image) -> np.ndarray:
     return np.asarray(nib.affines.voxel_sizes(image.affine))
 
 
-def _read(path: Path) -> tuple[Any, np.ndarray]:
+def _read(path: Path, fewest: int = FEWEST_VOXELS) -> tuple[Any, np.ndarray]:
     """The nibabel image and its values (I, J, K) as stored, after the checks that all volumes share."""
     if not path.exists():
         raise VolumeError(f"{path}: no such file; give the path of a NIfTI, Analyze or MGZ volume")
@@ -120,10 +121,10 @@ def _read(path: Path) -> tuple[Any, np.ndarray]:
         raise VolumeError(
             f"{path}: {values.ndim} dimensions {values.shape}; give one 3-D volume (extract a single frame)"
         )
-    if min(values.shape) < FEWEST_VOXELS or max(values.shape) > MOST_VOXELS:
+    if min(values.shape) < fewest or max(values.shape) > MOST_VOXELS:
         raise VolumeError(
             f"{path}: a grid of {values.shape} voxels; "
-            f"a volume has {FEWEST_VOXELS} to {MOST_VOXELS} along each axis"
+            f"a volume has {fewest} to {MOST_VOXELS} along each axis"
         )
     if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-6:
         raise VolumeError(f"{path}: its affine cannot be inverted; set the orientation and export again")

@@ -281,7 +281,7 @@ def _read_slice(path: Path, size: int, spacing_mm: float) -> np.ndarray:
         from atlas.slices import Geometry, nifti_to_slice
         from atlas.volume import load_volume
 
-        return nifti_to_slice(load_volume(path), Geometry(size, spacing_mm))[0]
+        return nifti_to_slice(load_volume(path, fewest=1), Geometry(size, spacing_mm))[0]
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert("L"), dtype=np.float32) / 255

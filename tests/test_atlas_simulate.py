@@ -285,16 +285,18 @@ def test_a_cohort_resumes_bit_for_bit(tmp_path, head):
     seed = next(
         s for s in range(99) if None not in {anatomy_of(s, k, bases) for k in (0, 1)}
     )  # quick: no template
-    cohort = {"subjects": 2, "spacing_mm": SPACING_MM, "seed": seed, "anatomies": head, "workers": 1}
-    write_cohort(tmp_path, **cohort)
+    cohort = {"subjects": 2, "spacing_mm": SPACING_MM, "seed": seed, "anatomies": head}
+    write_cohort(tmp_path, **cohort, workers=2)
     before = checksums(tmp_path)
     assert {name.split("/")[-1] for name in before if name.startswith("sub-0002/anat")} == {
         f"sub-0002_{suffix}.nii.gz" for suffix in ("T1w", "T2w", "PDw", "FLAIR", "dseg")
     }
     shutil.rmtree(tmp_path / "sub-0002")
     (tmp_path / ".sub-0002.unfinished").mkdir()  # as an interrupted run leaves it
-    write_cohort(tmp_path, **cohort)
+    write_cohort(tmp_path, **cohort, workers=1)
     assert checksums(tmp_path) == before
+    with pytest.raises(SourceError, match="another spacing_mm"):
+        write_cohort(tmp_path, **{**cohort, "spacing_mm": 3.0}, workers=1)
 
     table = (tmp_path / "participants.tsv").read_text().splitlines()
     assert table[0] == "participant_id\tage\tsex\tanatomy"

@@ -134,7 +134,8 @@ def test_command_line_writes_png_and_nifti(
         )
         == 0
     )
-    assert Image.open(tmp_path / "a.png").size == (32, 32)
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.size == (32, 32)
     assert len(list(tmp_path.glob("a-*.nii.gz"))) == 2
     capsys.readouterr()
 

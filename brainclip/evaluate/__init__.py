@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from brainclip.data import PairDataset
     from brainclip.model import BrainCLIP
 
-FORMAT = 1  # of the parts; a part made by another format is made again
 SPLITS = ("validation", "test")
 
 
@@ -53,7 +52,7 @@ def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str, timed: boo
     from brainclip.evaluate.adherence import adherence, compare_adapters, judge_scores
     from brainclip.evaluate.embeddings import embeddings
     from brainclip.evaluate.judge import Judge, train_judge
-    from brainclip.evaluate.pictures import identity
+    from brainclip.evaluate.pictures import code_hash, identity
     from brainclip.evaluate.prompts import prompts as evaluation_prompts
     from brainclip.evaluate.reconstruction import reconstruction
     from brainclip.evaluate.report import markdown
@@ -65,12 +64,12 @@ def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str, timed: boo
     data = PairDataset([recipe.pairs_folder(name) for name in recipe.pairs], split)
     train_judge(recipe)
     judge = Judge.load(Path(recipe.folder) / "judge")
-    made_by, pictures = identity(model), folder / "pictures"
+    made_by, pictures, code = identity(model), folder / "pictures", code_hash()
     judged_by = [made_by, judge.hash, data.hash, split, prompts]
 
     def part(name: str, inputs: list[Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """A part's figures: read from parts/<name>.json where that was made from the same inputs."""
-        key, path = digest([FORMAT, name, *inputs]), folder / "parts" / f"{name}.json"
+        """A part's figures: read from parts/<name>.json where that was made from the same inputs and code."""
+        key, path = digest([code, name, *inputs]), folder / "parts" / f"{name}.json"
         if path.is_file() and (kept := read_json(path)).get("key") == key:
             return dict(kept["figures"])
         figures = compute()

@@ -12,12 +12,14 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+import atlas
 from brainclip.config import Recipe, digest
 from brainclip.data import PairDataset
 from brainclip.evaluate.prompts import Asked
 from brainclip.model import BrainCLIP
-from brainclip.weights import read_json
+from brainclip.weights import hash_file, read_json
 
+PACKAGE = Path(__file__).parent.parent
 TOGETHER = 16  # pictures between two writes
 
 
@@ -30,9 +32,19 @@ class Pictures:
 
 
 def identity(model: BrainCLIP) -> str:
-    """A hash of all that the model's pictures depend on: weights, settings, adapters and their use."""
+    """A hash of all that a model's pictures depend on: weights, settings, adapters, the code that samples."""
     cards = [read_json(path) for path in sorted(model.folder.glob("decoder/adapters/*/adapter.json"))]
-    return digest([model.card, cards])
+    sampling = [PACKAGE / f"{name}.py" for name in ("model", "clip", "prior", "decoder", "vae")]
+    return digest([model.card, cards, [hash_file(path) for path in sampling]])
+
+
+def code_hash() -> str:
+    """A hash of both packages' code and tables: figures of older code are not taken for those of this."""
+    folders = (PACKAGE, Path(atlas.__file__).parent)
+    paths = [
+        path for folder in folders for kind in ("py", "tsv", "toml") for path in folder.rglob(f"*.{kind}")
+    ]
+    return digest([hash_file(path) for path in sorted(paths)])
 
 
 def generated(

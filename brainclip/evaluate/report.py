@@ -63,6 +63,7 @@ def markdown(report: dict[str, Any]) -> str:
     lines += _table(["autoencoder", *report["reconstruction"]], rows)
     if "timing" in report:
         cold, warm = report["timing"]["cold"], report["timing"]["warm_seconds_a_slice"]
+        machine = report["timing"]["machine"]
         rows = [
             [
                 "cold command to picture, s",
@@ -72,7 +73,9 @@ def markdown(report: dict[str, Any]) -> str:
             ["warm, s a slice, one", f"{warm['one']['value']:.3f}"],
             [f"warm, s a slice, {warm['together']['pictures']} together", f"{warm['together']['value']:.3f}"],
         ]
-        lines += _table([f"time on {report['timing']['machine']['threads']} threads", ""], rows)
+        lines += _table(
+            [f"time on {machine['threads']} threads, load {machine.get('load', 'not known')}", ""], rows
+        )
     return "\n".join(lines)
 
 

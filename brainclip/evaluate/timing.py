@@ -78,6 +78,12 @@ def _median(seconds: list[float]) -> dict[str, Any]:
 def timing(model: BrainCLIP) -> dict[str, Any]:
     """Cold and warm figures, and the machine they were taken on; low and high are extremes, no interval."""
     settings = model.card["generate"]
-    machine = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "machine": platform.machine()}
+    machine: dict[str, Any] = {
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+    }
+    if hasattr(os, "getloadavg"):  # not on Windows; other work on the machine lengthens every time
+        machine["load"] = round(os.getloadavg()[0], 1)
     figures = {"cold": cold(model.folder), "warm_seconds_a_slice": warm(model)}
     return figures | {"machine": machine, "settings": settings}
