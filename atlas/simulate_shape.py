@@ -186,8 +186,8 @@ def sample_labels(labels: np.ndarray, voxels: Tensor) -> np.ndarray:
     """Labels (int32) of the voxels nearest to `voxels` (3, I, J, K); 0 outside."""
     index = voxels.round().long().numpy()
     inside = np.all([(i >= 0) & (i < n) for i, n in zip(index, labels.shape, strict=True)], axis=0)
-    index = [np.clip(i, 0, n - 1) for i, n in zip(index, labels.shape, strict=True)]
-    return np.where(inside, labels[tuple(index)], 0).astype(np.int32)
+    clipped = [np.clip(i, 0, n - 1) for i, n in zip(index, labels.shape, strict=True)]
+    return np.where(inside, labels[tuple(clipped)], 0).astype(np.int32)
 
 
 def voxel_grid(shape: tuple[int, ...]) -> Tensor:

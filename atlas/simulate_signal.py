@@ -79,11 +79,11 @@ def weights_of_texture(modality: str, values: Tensor, scanner: Scanner) -> Tenso
 
     Texture is small, so a line is enough, and one matrix product then makes the whole picture.
     """
-    at = [signal(modality, *values.T, scanner)]
+    at = [signal(modality, values[:, 0], values[:, 1], values[:, 2], scanner)]
     for k in range(3):
         step = values.clone()
         step[:, k] *= 1.01
-        at.append((signal(modality, *step.T, scanner) - at[0]) / 0.01)
+        at.append((signal(modality, step[:, 0], step[:, 1], step[:, 2], scanner) - at[0]) / 0.01)
     return torch.stack(at, 1)
 
 

@@ -123,8 +123,7 @@ def _read(path: Path, fewest: int = FEWEST_VOXELS) -> tuple[Any, np.ndarray]:
         )
     if min(values.shape) < fewest or max(values.shape) > MOST_VOXELS:
         raise VolumeError(
-            f"{path}: a grid of {values.shape} voxels; "
-            f"a volume has {fewest} to {MOST_VOXELS} along each axis"
+            f"{path}: a grid of {values.shape} voxels; a volume has {fewest} to {MOST_VOXELS} along each axis"
         )
     if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-6:
         raise VolumeError(f"{path}: its affine cannot be inverted; set the orientation and export again")

@@ -43,5 +43,5 @@ def make_pairs(recipe: Recipe) -> str:
             limit=table.limit or None,
             nonlinear=table.nonlinear,
         )
-        lines.append(f"{name} {summary}")
+        lines.append(f"{name} {summary['pairs']} pairs, {summary['rejected']} rejected")
     return f"pairs: {Path(recipe.folder) / 'pairs'}: " + "; ".join(lines)
