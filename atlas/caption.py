@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -35,6 +35,7 @@ __all__ = [
     "keywords",
     "level_at",
     "mention_table",
+    "restate",
     "truth",
     "truth_matrix",
     "truth_of_tables",
@@ -77,28 +78,48 @@ def caption(facts: Facts, *, seed: int, wording: str | None = None) -> Caption:
     """
     if facts.plane is None:
         raise PromptError("these facts have no plane, so nothing can be said of the slice; give the plane")
-    table = wordings()
-    chosen = [row for row in table["wording"] if wording in (None, row["name"])]
+    rng = random.Random(seed)
+    form = _form(wording, rng)
+    stated = _stated(facts, rng)
+    return Caption(_said(stated, form, rng), stated)
+
+
+def restate(mentioned: Mapping[str, Any], *, seed: int) -> Caption:
+    """A caption that states all of `mentioned`, such as a prompt's: free words in the training's wordings.
+
+    Raises PromptError without a plane.
+    """
+    if mentioned.get("plane") is None:
+        raise PromptError("no plane is mentioned, so nothing can be said of the slice; give the plane")
+    rng = random.Random(seed)
+    return Caption(_said(mentioned, _form(None, rng), rng), dict(mentioned))
+
+
+def _form(wording: str | None, rng: random.Random) -> dict[str, Any]:
+    """The wording of that name, or any; PromptError for an unknown name."""
+    chosen = [row for row in wordings()["wording"] if wording in (None, row["name"])]
     if not chosen:
         raise PromptError(f"unknown wording {wording!r}; known wordings: {', '.join(wording_names())}")
-    rng = random.Random(seed)
-    form = rng.choice(chosen)
-    stated = _stated(facts, rng)
+    return dict(rng.choice(chosen))
+
+
+def _said(stated: Mapping[str, Any], form: Mapping[str, Any], rng: random.Random) -> str:
+    """What is stated, in one wording, with synonyms drawn."""
+    table, style, plane = wordings(), form["style"], stated["plane"]
     said = dict.fromkeys(SLOTS, "")
-    style = form["style"]
-    said["plane"] = rng.choice(table["plane"][facts.plane])
+    said["plane"] = rng.choice(table["plane"][plane])
     said["image"] = rng.choice(table["image"][style])
     if "modality" in stated:
         said["modality"] = rng.choice(table["modality"][stated["modality"]])
     if "level" in stated:
-        level = level_named(facts.plane, stated["level"])
+        level = level_named(plane, stated["level"])
         # "plane" in the contrast-first wordings would give "midsagittal plane": fine
         if level.views and rng.random() < table["chance"]["view"]:
             said["plane"] = rng.choice(level.views)
         else:
             said["level"] = rng.choice(table["level"][style]).format(name=rng.choice(level.said))
     if "position_mm" in stated:
-        said["position"] = _position(facts.plane, stated["position_mm"], style, rng)
+        said["position"] = _position(plane, stated["position_mm"], style, rng)
     said["person"] = _person(stated, style, rng)
     if "regions" in stated:
         article = "" if style == "telegraphic" else "the "
@@ -109,7 +130,7 @@ def caption(facts: Facts, *, seed: int, wording: str | None = None) -> Caption:
     if "field_strength" in stated:
         tesla = f"{stated['field_strength']:g}"
         said["scanner"] = rng.choice(table["field_strength"]["said"]).format(tesla=tesla)
-    return Caption(_joined(form["parts"], said), stated)
+    return _joined(form["parts"], said)
 
 
 def _stated(facts: Facts, rng: random.Random) -> dict[str, Any]:
@@ -181,7 +202,7 @@ def _position(plane: str, position_mm: float, style: str, rng: random.Random) ->
     return str(form.format(axis=axis, mm=int(position_mm)))
 
 
-def _person(stated: dict[str, Any], style: str, rng: random.Random) -> str:
+def _person(stated: Mapping[str, Any], style: str, rng: random.Random) -> str:
     """The person in words: "healthy 70-year-old woman", "M 34 y"; empty if nothing is stated of her."""
     if not {"sex", "health", "age", "age_band", "handedness"} & set(stated):
         return ""

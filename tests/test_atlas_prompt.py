@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from test_atlas_caption import random_facts
 
-from atlas.caption import caption
+from atlas.caption import caption, restate
 from atlas.errors import PromptError
 from atlas.facts import levels
 from atlas.prompt import read_prompt
@@ -157,3 +157,18 @@ def test_an_empty_prompt_is_refused(text):
 def test_odd_text_is_read_without_an_error():
     for text in ("???", "12 34 56", "ääää 脑", "(((", "-" * 50, "axial " * 500, "z = z = 3", "\x00"):
         read_prompt(text)
+
+
+def test_free_words_restated_are_a_caption_that_asks_for_the_same() -> None:
+    asked = read_prompt("how does the brain of a 70-year-old man look near z = 12 mm on transverse T1w?")
+    for seed in range(50):
+        said = restate(asked.mentioned, seed=seed)
+        again = read_prompt(said.text)
+        assert again.mentioned == said.mentioned == asked.mentioned, said.text
+        assert again.unknown == ()
+    assert len({restate(asked.mentioned, seed=seed).text for seed in range(50)}) > 20
+
+
+def test_nothing_can_be_restated_without_a_plane() -> None:
+    with pytest.raises(PromptError, match="no plane"):
+        restate(read_prompt("a 70-year-old man").mentioned, seed=0)
