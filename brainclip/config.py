@@ -107,6 +107,7 @@ class PriorRecipe(TrainingRecipe):
     timesteps: int = 1000
     sampling_steps: int = 10
     guidance: float = 1.5
+    restate: bool = True  # what a prompt asks for is put into a training wording before it is embedded
 
 
 @dataclass(frozen=True)

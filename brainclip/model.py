@@ -121,9 +121,12 @@ class BrainCLIP:
     ) -> list[Picture]:
         """n Pictures per prompt, in the order of the prompts; picture k of a prompt has the seed `seed + k`.
 
+        A prompt is read into facts, and these are said again in a wording of the training captions, which
+        each picture keeps in settings["caption"]; a prompt that names no plane is embedded as it is. What was
+        not understood or not trained is named in Picture.warnings.
         steps, guidance: of the decoder; None: what the model card says. adapter: a name, None for the base
-        model, or "auto" (the adapter that the model card prefers for the prompt's contrast). Words that the
-        model was not trained on are named in Picture.warnings. PromptError for an empty or too long prompt.
+        model, or "auto" (the adapter that the model card prefers for the prompt's contrast).
+        PromptError for an empty or too long prompt.
         """
         import torch
 
@@ -132,19 +135,20 @@ class BrainCLIP:
         # 1. Read the prompts; everything that can fail does so before any work.
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         read = [read_prompt(prompt) for prompt in prompts]
-        self.clip.tokenize(prompts)
         if n < 1:
             raise BrainclipError(f"n = {n}; at least one picture must be asked for")
         chosen = [self._adapter(prompt, adapter) for prompt in read]
         defaults = self.card["generate"]
         steps, guidance = steps or defaults["steps"], defaults["guidance"] if guidance is None else guidance
         jobs = [(row, seed + k) for row in range(len(prompts)) for k in range(n)]
+        captions = [self._caption(read[row], picture_seed) for row, picture_seed in jobs]
+        self.clip.tokenize([*prompts, *captions])
         # 2. Text embedding -> image embedding.
         with torch.inference_mode():
             whitened = self.prior.sample(
                 self.clip,
-                [prompts[row] for row, _ in jobs],
-                [s for _, s in jobs],
+                captions,
+                [picture_seed for _, picture_seed in jobs],
                 steps=defaults["prior_steps"],
                 guidance=defaults["prior_guidance"],
             )
@@ -157,15 +161,13 @@ class BrainCLIP:
             self.decoder.use_adapter(name)
             for start in range(0, len(rows), BATCH):
                 part = rows[start : start + BATCH]
-                made = self.decoder.sample(
-                    whitened[part], [jobs[j][1] for j in part], steps=steps, guidance=guidance
-                )
+                seeds = [jobs[job][1] for job in part]
+                made = self.decoder.sample(whitened[part], seeds, steps=steps, guidance=guidance)
                 images[part] = made[:, 0].numpy()
         # 4. Where in the brain, and what to warn of.
         pictures = []
         for job, (row, picture_seed) in enumerate(jobs):
             plane, position, asked = self._place(read[row], embedding[job])
-            settings = {"steps": steps, "guidance": guidance, "adapter": chosen[row]}
             pictures.append(
                 Picture(
                     pixels=images[job],
@@ -178,11 +180,24 @@ class BrainCLIP:
                     model=self.name,
                     facts=read[row].facts,
                     warnings=tuple(self.warnings(read[row])),
-                    settings=settings,
+                    settings={
+                        "caption": captions[job],
+                        "steps": steps,
+                        "guidance": guidance,
+                        "adapter": chosen[row],
+                    },
                     embedding=embedding[job].numpy(),
                 )
             )
         return pictures
+
+    def _caption(self, prompt: Prompt, seed: int) -> str:
+        """The text that is embedded for a prompt."""
+        from atlas.caption import restate
+
+        if not self.card["generate"]["restate"] or prompt.facts.plane is None:
+            return prompt.text
+        return restate(prompt.mentioned, seed=seed).text
 
     def warnings(self, prompt: Prompt) -> list[str]:
         """What a prompt asks for that the model was not trained on, a sentence each."""

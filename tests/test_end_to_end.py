@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 import brainclip
+from atlas.prompt import read_prompt
 from brainclip.cli import main
 from brainclip.errors import BrainclipError, PromptError, WeightsError
 from brainclip.model import load
@@ -53,6 +54,16 @@ def test_same_seed_gives_the_same_picture_whatever_the_batch(folder: Path) -> No
     one = model.generate("axial T1 slice", n=1, seed=2)
     assert np.allclose(many[1].pixels, one[0].pixels, atol=1e-5)
     assert not np.allclose(many[0].pixels, many[1].pixels, atol=1e-5)
+
+
+def test_free_words_are_said_again_as_a_training_caption(folder: Path) -> None:
+    picture = load(folder / "model").generate(
+        "how does the brain look near z = 12 mm on transverse T1w?", seed=3
+    )[0]
+    asked = read_prompt(picture.settings["caption"])
+    assert (asked.facts.plane, asked.facts.modality, asked.facts.position_mm) == ("axial", "T1", 12.0)
+    without_plane = load(folder / "model").generate("T1 of a healthy woman")[0]
+    assert without_plane.settings["caption"] == "T1 of a healthy woman"
 
 
 def test_word_outside_the_training_captions_is_named(folder: Path) -> None:

@@ -60,6 +60,7 @@ def assemble(recipe: Recipe) -> Path:
             "guidance": recipe.decoder.guidance,
             "prior_steps": recipe.prior.sampling_steps,
             "prior_guidance": recipe.prior.guidance,
+            "restate": recipe.prior.restate,
         },
     }
     write_json(target / "brainclip.json", card)
