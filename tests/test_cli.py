@@ -41,7 +41,7 @@ def model(tmp_path: Path) -> Path:
         "modalities": ["T1"],
         "positions": {"axial": [-40, 60]},
         "ages": [20, 80],
-        "generate": {"steps": 2, "guidance": 1.0, "prior_steps": 2, "prior_guidance": 1.0},
+        "generate": {"steps": 2, "guidance": 1.0, "prior_steps": 2, "prior_guidance": 1.0, "restate": True},
     }
     folder = tmp_path / "model"
     folder.mkdir()
