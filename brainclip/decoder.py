@@ -25,9 +25,7 @@ from brainclip.clip import Clip
 from brainclip.config import AdapterRecipe, DecoderRecipe
 from brainclip.errors import WeightsError
 from brainclip.vae import PatchAutoencoder, ResidualBlock
-from brainclip.weights import hash_file, load_weights, read_json, save_weights, write_json
-
-WEIGHTS = "diffusion_pytorch_model.safetensors"
+from brainclip.weights import DIFFUSERS_WEIGHTS, hash_file, load_weights, read_json, save_weights, write_json
 
 
 class ExpectedLatents(ModelMixin, ConfigMixin, PeftAdapterMixin):
@@ -123,12 +121,12 @@ class Decoder(nn.Module):
             ("expected", ExpectedLatents),
         ):
             parts[name] = kind.from_config(read_json(folder / name / "config.json"))
-            load_weights(parts[name], folder / name / WEIGHTS)
+            load_weights(parts[name], folder / name / DIFFUSERS_WEIGHTS)
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(
             read_json(folder / "scheduler" / "scheduler_config.json")
         )
         decoder = cls(**parts, scheduler=scheduler, contract=contract)
-        decoder.hash = hash_file(folder / "unet" / WEIGHTS)
+        decoder.hash = hash_file(folder / "unet" / DIFFUSERS_WEIGHTS)
         for path in sorted(folder.glob("adapters/*/adapter.json")):
             decoder.adapters[path.parent.name] = read_json(path) | {"folder": path.parent, "loaded": False}
         return decoder.eval()
@@ -136,7 +134,7 @@ class Decoder(nn.Module):
     def save(self, folder: Path, *, dtype: torch.dtype | None = torch.float16) -> None:
         """Write the base decoder: each part loads with its own from_pretrained; contract.json last."""
         for name, part in (("vae", self.vae), ("unet", self.unet), ("expected", self.expected)):
-            save_weights(part, folder / name / WEIGHTS, dtype=dtype)
+            save_weights(part, folder / name / DIFFUSERS_WEIGHTS, dtype=dtype)
             part.save_config(folder / name)
         self.scheduler.save_config(folder / "scheduler")
         write_json(folder / "contract.json", self.contract)

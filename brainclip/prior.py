@@ -13,9 +13,7 @@ from torch import Tensor, nn
 from brainclip.clip import Clip
 from brainclip.config import PriorRecipe
 from brainclip.errors import WeightsError
-from brainclip.weights import load_weights, read_json, save_weights, write_json
-
-WEIGHTS = "diffusion_pytorch_model.safetensors"
+from brainclip.weights import DIFFUSERS_WEIGHTS, load_weights, read_json, save_weights, write_json
 
 
 class Prior(nn.Module):
@@ -68,7 +66,7 @@ class Prior(nn.Module):
                 f"{folder}: this prior was trained with CLIP {contract['clip']}, not with CLIP {clip.hash}"
             )
         transformer = PriorTransformer.from_config(read_json(folder / "config.json"))
-        load_weights(transformer, folder / WEIGHTS)
+        load_weights(transformer, folder / DIFFUSERS_WEIGHTS)
         if not bool((transformer.clip_std > 0).all()):
             raise WeightsError(f"{folder}: clip_std is 0; the prior would decode everything to 0")
         scheduler = DDIMScheduler.from_config(read_json(folder / "scheduler_config.json"))
@@ -76,7 +74,7 @@ class Prior(nn.Module):
 
     def save(self, folder: Path, *, dtype: torch.dtype | None = torch.float16) -> None:
         """Write the folder that load() and PriorTransformer.from_pretrained read; contract.json last."""
-        save_weights(self.transformer, folder / WEIGHTS, dtype=dtype)
+        save_weights(self.transformer, folder / DIFFUSERS_WEIGHTS, dtype=dtype)
         self.transformer.save_config(folder)
         self.scheduler.save_config(folder)
         write_json(folder / "contract.json", self.contract)

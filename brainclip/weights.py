@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from brainclip.errors import WeightsError
 
+DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"  # the name from_pretrained looks for
+
 
 def save_weights(module: nn.Module, path: Path, *, dtype: torch.dtype | None = torch.float16) -> None:
     """Write a module's state as safetensors; floating-point tensors in `dtype` (None: as they are)."""

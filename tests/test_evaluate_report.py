@@ -65,7 +65,6 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clip.embedding_mean.normal_(std=0.1)
     clip.embedding_std.fill_(0.1)
     clip.save(folder / "clip")
-    (folder / "clip" / "words.json").write_text("[]")
     clip = Clip.load(folder / "clip")
     toy_prior(clip).save(folder / "prior")
     toy_decoder(clip).save(folder / "decoder")

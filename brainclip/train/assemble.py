@@ -9,7 +9,7 @@ from brainclip.config import Recipe, digest
 from brainclip.data import PairDataset
 from brainclip.errors import WeightsError
 from brainclip.model import FORMAT
-from brainclip.weights import hash_file, write_json
+from brainclip.weights import DIFFUSERS_WEIGHTS, hash_file, write_json
 
 FILES = {
     "clip": (
@@ -18,9 +18,8 @@ FILES = {
         "tokenizer.json",
         "tokenizer_config.json",
         "whitening.safetensors",
-        "words.json",
     ),
-    "prior": ("config.json", "diffusion_pytorch_model.safetensors", "scheduler_config.json", "contract.json"),
+    "prior": ("config.json", DIFFUSERS_WEIGHTS, "scheduler_config.json", "contract.json"),
     "decoder": ("vae", "unet", "expected", "scheduler", "contract.json"),
 }
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from tqdm import tqdm
 
 from atlas.caption import Caption, caption
 from atlas.truth import facet_table, mention_table, truth_of_tables
@@ -76,7 +76,8 @@ def corpus(data: PairDataset, seed: int) -> list[str]:
 @torch.no_grad()
 def embed_all(clip: Clip, data: PairDataset, indices: np.ndarray, batch: int = 256) -> Tensor:
     """Embeddings (N, D) of the slices at `indices`."""
-    parts = [clip.encode_image(data.images(indices[i : i + batch])) for i in range(0, len(indices), batch)]
+    starts = tqdm(range(0, len(indices), batch), desc="embed", unit="batch", disable=len(indices) <= batch)
+    parts = [clip.encode_image(data.images(indices[i : i + batch])) for i in starts]
     return torch.cat(parts)
 
 
@@ -104,8 +105,6 @@ def train_clip(recipe: Recipe) -> dict[str, float]:
         embedding = embed_all(clip, data, sample)
         clip.embedding_mean.copy_(embedding.mean(0))
         clip.embedding_std.copy_(embedding.std(0))
-        words = sorted({word for text in texts for word in text.lower().replace(",", " ").split()})
-        (folder / "words.json").write_text(json.dumps(words), encoding="utf-8")
         clip.save(folder)
 
     facts = {"recipe": as_dict(stage), "inputs": {"pairs": data.hash}}

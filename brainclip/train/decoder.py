@@ -19,7 +19,7 @@ from brainclip.errors import RecipeError
 from brainclip.train.embeddings import whitened_embeddings
 from brainclip.train.loop import Batch, Stage, train
 from brainclip.train.vae import load_vae
-from brainclip.weights import hash_file
+from brainclip.weights import DIFFUSERS_WEIGHTS, hash_file
 
 SHOWN = 8  # pictures in a training sample
 
@@ -93,7 +93,7 @@ def train_decoder(recipe: Recipe) -> dict[str, float]:
     inputs = {
         "pairs": data.hash,
         "clip": clip.hash,
-        "vae": hash_file(folder / "vae" / "diffusion_pytorch_model.safetensors"),
+        "vae": hash_file(folder / "vae" / DIFFUSERS_WEIGHTS),
     }
     facts = {"recipe": as_dict(stage), "inputs": inputs}
     batch = decoder_batches(decoder, data, whitened, stage)

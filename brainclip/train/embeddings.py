@@ -9,26 +9,21 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from brainclip.clip import Clip
 from brainclip.config import digest
 from brainclip.data import PairDataset
+from brainclip.train.clip import embed_all
 
 
 @torch.no_grad()
-def whitened_embeddings(clip: Clip, data: PairDataset, folder: Path, batch: int = 256) -> Tensor:
+def whitened_embeddings(clip: Clip, data: PairDataset, folder: Path) -> Tensor:
     """(N, D) float32, row i for pair i; read from `folder` when this CLIP has embedded this data before."""
     path = folder / f"{digest([clip.hash, data.hash, data.split])}.safetensors"
     if path.is_file():
         return load_file(path)["whitened"]
-    parts = []
-    for start in tqdm(range(0, len(data), batch), desc="embed", unit="batch"):
-        indices = np.arange(start, min(start + batch, len(data)))
-        with torch.autocast("cpu", torch.bfloat16, enabled=False):
-            parts.append(clip.whiten(clip.encode_image(data.images(indices))))
     folder.mkdir(parents=True, exist_ok=True)
-    whitened = torch.cat(parts).contiguous()
+    whitened = clip.whiten(embed_all(clip, data, np.arange(len(data)))).contiguous()
     temporary = path.with_name(path.name + ".tmp")
     save_file({"whitened": whitened}, temporary)
     os.replace(temporary, path)

@@ -12,9 +12,7 @@ from brainclip.config import Recipe, as_dict
 from brainclip.data import training_data
 from brainclip.train.loop import Batch, Stage, train
 from brainclip.vae import PatchAutoencoder
-from brainclip.weights import load_weights, read_json, save_weights
-
-WEIGHTS = "diffusion_pytorch_model.safetensors"
+from brainclip.weights import DIFFUSERS_WEIGHTS, load_weights, read_json, save_weights
 
 
 class VaeObjective(nn.Module):
@@ -38,7 +36,7 @@ class VaeObjective(nn.Module):
 def load_vae(folder: Path) -> PatchAutoencoder:
     """The autoencoder saved in `folder`, strictly loaded."""
     vae = PatchAutoencoder.from_config(read_json(folder / "config.json"))
-    load_weights(vae, folder / WEIGHTS)
+    load_weights(vae, folder / DIFFUSERS_WEIGHTS)
     return vae.eval()
 
 
@@ -72,7 +70,7 @@ def train_vae(recipe: Recipe) -> dict[str, float]:
         }
 
     def save(folder: Path) -> None:
-        save_weights(vae, folder / WEIGHTS)
+        save_weights(vae, folder / DIFFUSERS_WEIGHTS)
         vae.save_config(folder)
 
     facts = {"recipe": as_dict(stage), "inputs": {"pairs": data.hash}}
