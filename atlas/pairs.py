@@ -167,7 +167,7 @@ def _sweep(out: Path) -> None:
 def _run(jobs: Sequence[tuple[list[Scan], str, Path, Settings]], workers: int) -> None:
     """Prepare the subjects, in this process or in several, with progress on stderr."""
     with tqdm(total=len(jobs), desc="pairs", unit="subject", file=sys.stderr) as bar:
-        if workers <= 1 or len(jobs) == 1:
+        if workers <= 1 or len(jobs) <= 1:
             for job in jobs:
                 prepare_subject(*job)
                 bar.update()

@@ -162,10 +162,11 @@ def test_a_run_that_lost_pieces_is_finished_byte_for_byte(cohort, pairs_folder, 
     assert contents(damaged) == whole
 
 
-def test_a_complete_folder_is_left_as_it_is(cohort, pairs_folder):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_complete_folder_is_left_as_it_is(cohort, pairs_folder, workers):
     before = {path: path.stat().st_mtime_ns for path in pairs_folder.rglob("*.png")}
     whole = contents(pairs_folder)
-    build(cohort, pairs_folder)
+    build(cohort, pairs_folder, workers=workers)
     assert contents(pairs_folder) == whole
     assert {path: path.stat().st_mtime_ns for path in pairs_folder.rglob("*.png")} == before
 

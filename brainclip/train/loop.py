@@ -76,9 +76,11 @@ def train(stage: Stage, recipe: TrainingRecipe, run: Path, facts: dict[str, Any]
         {"params": decayed, "weight_decay": recipe.weight_decay},
         {"params": plain, "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=recipe.rate, betas=(0.9, 0.99))
+    optimizer = torch.optim.AdamW(
+        [g for g in groups if g["params"]], lr=recipe.rate, betas=(0.9, 0.99), fused=True
+    )
     objective, optimizer = accelerator.prepare(stage.objective, optimizer)
-    average = EMAModel(parameters, decay=recipe.ema)
+    average = EMAModel(parameters, decay=recipe.ema, foreach=True)
     start = _resume(run, stage.objective, optimizer, average)
     numbers: dict[str, float] = {}
     begun = time.monotonic()
