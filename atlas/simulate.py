@@ -1,12 +1,7 @@
-"""A healthy cohort made from anatomies: warps, ageing, four contrasts with scanner effects, and true labels.
-
-Run as `python -m atlas.simulate FOLDER --subjects N --spacing 1.5 --seed 0`.
-"""
+"""A healthy cohort made from anatomies: warps, ageing, four contrasts, scanner effects, and true labels."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -29,7 +24,7 @@ from atlas.anatomy import (
     load_anatomy,
     native_ventricles_ml,
 )
-from atlas.errors import BrainclipError, SourceError
+from atlas.errors import SourceError
 from atlas.simulate_files import write_description, write_participants, write_subject
 from atlas.simulate_shape import (
     CSF,
@@ -239,34 +234,3 @@ def write_subjects(task: Task) -> int:
     finally:
         torch.set_num_threads(threads)
     return len(numbers)
-
-
-def main() -> None:
-    """Nothing; writes the cohort that the command line asks for."""
-    parser = argparse.ArgumentParser(prog="python -m atlas.simulate", description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--subjects", type=int, required=True)
-    parser.add_argument("--spacing", type=float, default=1.5, help="mm")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--anatomies", type=Path, help="folder of whole-head label maps (FreeSurfer ids)")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--start", type=int, default=0, help="number of the first subject, from 0")
-    asked = parser.parse_args()
-    try:
-        write_cohort(
-            asked.folder,
-            subjects=asked.subjects,
-            spacing_mm=asked.spacing,
-            seed=asked.seed,
-            anatomies=asked.anatomies,
-            workers=asked.workers,
-            start=asked.start,
-        )
-    except BrainclipError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(2)
-    sys.stdout.write(f"{asked.folder}: {asked.subjects} simulated subjects\n")
-
-
-if __name__ == "__main__":
-    main()

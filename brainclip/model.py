@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from brainclip.errors import BrainclipError, PromptError, WeightsError
-from brainclip.picture import Picture
+from brainclip.picture import Picture, read_slice
 from brainclip.weights import read_json
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class BrainCLIP:
         if isinstance(image, Picture):
             pixels = image.pixels
         elif isinstance(image, str | Path):
-            pixels = _read_slice(Path(image), self.size, float(self.card["spacing_mm"]))
+            pixels = read_slice(Path(image), self.size, float(self.card["spacing_mm"]))
         else:
             pixels = np.asarray(image, dtype=np.float32)
         if pixels.shape != (self.size, self.size):
@@ -286,24 +286,6 @@ def _candidates(folder: Path) -> tuple[list[tuple[str, float]], Any]:
             (plane, float(at)) for at in np.arange(np.ceil(low / STEP_MM) * STEP_MM, high + 1, STEP_MM)
         ]
     return places, model.embed_text([f"{plane} slice, {axes[plane]} = {at:.0f} mm" for plane, at in places])
-
-
-def _read_slice(path: Path, size: int, spacing_mm: float) -> np.ndarray:
-    """(H, W) float32 in [0, 1] from a PNG or a one-slice NIfTI in MNI space."""
-    from PIL import Image, UnidentifiedImageError
-
-    if path.name.endswith((".nii", ".nii.gz")):
-        from atlas.slices import Geometry, nifti_to_slice
-        from atlas.volume import load_volume
-
-        return nifti_to_slice(load_volume(path, fewest=1), Geometry(size, spacing_mm))[0]
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("L"), dtype=np.float32) / 255
-    except FileNotFoundError:
-        raise BrainclipError(f"{path}: no such file") from None
-    except (OSError, UnidentifiedImageError):
-        raise BrainclipError(f"{path}: not a readable PNG or NIfTI slice") from None
 
 
 @lru_cache(maxsize=4)

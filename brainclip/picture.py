@@ -1,4 +1,4 @@
-"""Picture: a generated slice that says what it is, as PNG, NIfTI or in a notebook."""
+"""Picture: a generated slice that says what it is, as PNG, NIfTI, in a notebook; slices from files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from brainclip.errors import BrainclipError
 
@@ -112,3 +112,19 @@ def _write(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     except OSError as error:
         raise BrainclipError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def read_slice(path: Path, size: int, spacing_mm: float) -> np.ndarray:
+    """(H, W) float32 in [0, 1] from a PNG or a one-slice NIfTI in MNI space."""
+    if path.name.endswith((".nii", ".nii.gz")):
+        from atlas.slices import Geometry, nifti_to_slice
+        from atlas.volume import load_volume
+
+        return nifti_to_slice(load_volume(path, fewest=1), Geometry(size, spacing_mm))[0]
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("L"), dtype=np.float32) / 255
+    except FileNotFoundError:
+        raise BrainclipError(f"{path}: no such file") from None
+    except (OSError, UnidentifiedImageError):
+        raise BrainclipError(f"{path}: not a readable PNG or NIfTI slice") from None
