@@ -44,6 +44,11 @@ LICENCES = {  # what the pictures of a source are made from, carried into datase
     "ixi": "IXI (brain-development.org), CC BY-SA 3.0",
     "simulated": "simulated from the ICBM152 template and the atlas labels; no person was scanned",
     "bids": "as given in the data set's dataset_description.json",
+    "oasis1": "OASIS-1 (Washington University), OASIS data use terms",
+    "oasis2": "OASIS-2 (Washington University), OASIS data use terms",
+    "oasis3": "OASIS-3 (Washington University), OASIS data use terms",
+    "hcp": "HCP Young Adult (WU-Minn HCP Consortium), open access data use terms",
+    "folder": "as given by the owner of the volumes",
 }
 
 
@@ -60,6 +65,7 @@ def write_pairs(
     masks: Path | None = None,
     modalities: Sequence[str] | None = None,
     limit: int | None = None,
+    keep: Sequence[str] = (),
     nonlinear: bool = True,
     dry_run: bool = False,
 ) -> dict[str, Any]:
@@ -67,12 +73,13 @@ def write_pairs(
 
     source: a name in atlas.sources.SOURCES. every_mm: distance between slices, rounded to whole pixels.
     splits: shares of subjects for train, validation, test. limit: only the first subjects, in order of name.
+    keep: who stays besides the healthy, see atlas.sources.find_scans.
     nonlinear: labels by SyN and not by the affine alone; it has no effect where true labels are given.
     dry_run: counts only, nothing is written. Stopped half-way, the same call goes on with what is missing.
     Raises PairsError for unusable settings, a folder made with other settings, a full disk, or no slices.
     """
     out = Path(out)
-    scans, rejected = _scans_of(source, Path(folder), masks, modalities, limit)
+    scans, rejected = _scans_of(source, Path(folder), masks, modalities, limit, keep)
     settings = Settings(geometry=geometry, every_mm=every_mm, seed=seed, nonlinear=nonlinear)
     if every_mm <= 0 or len(splits) != 3 or min(splits) < 0 or abs(sum(splits) - 1) > 1e-6:
         raise PairsError(
@@ -89,7 +96,7 @@ def write_pairs(
         return summary
     try:
         families = {name: found[0].family or name for name, found in sorted(subjects.items())}
-        assigned = _start(out, source, settings, families, splits)
+        assigned = _start(out, source, settings, families, splits, keep)
         _sweep(out)
         missing = [name for name in sorted(subjects) if not (out / "subjects" / f"{name}.jsonl").exists()]
         jobs = [(subjects[name], assigned[name], out, settings) for name in missing]
@@ -109,10 +116,15 @@ def write_pairs(
 
 
 def _scans_of(
-    source: str, folder: Path, masks: Path | None, modalities: Sequence[str] | None, limit: int | None
+    source: str,
+    folder: Path,
+    masks: Path | None,
+    modalities: Sequence[str] | None,
+    limit: int | None,
+    keep: Sequence[str],
 ) -> tuple[list[Scan], list[dict[str, Any]]]:
     """The scans to use, of the asked contrasts and of the first subjects, and the rejected records."""
-    scans, rejected = find_scans(source, folder, masks=masks)
+    scans, rejected = find_scans(source, folder, masks=masks, keep=keep)
     for row in rejected:  # paths within the data set: the same pairs on another disk
         path = Path(row["path"])
         row["path"] = str(path.relative_to(folder) if path.is_relative_to(folder) else path.name)
@@ -126,7 +138,12 @@ def _scans_of(
 
 
 def _start(
-    out: Path, source: str, settings: Settings, families: dict[str, str], shares: tuple[float, float, float]
+    out: Path,
+    source: str,
+    settings: Settings,
+    families: dict[str, str],
+    shares: tuple[float, float, float],
+    keep: Sequence[str],
 ) -> dict[str, str]:
     """Subject -> split, written before any work; a subject that has a split keeps it when others are added.
 
@@ -134,14 +151,16 @@ def _start(
     """
     out.mkdir(parents=True, exist_ok=True)
     wanted = {"format": FORMAT, "source": source, **asdict(settings)}
+    if keep:
+        wanted["keep"] = sorted(keep)
     path = out / "settings.json"
     if path.exists():
         given = json.loads(path.read_text(encoding="utf-8"))
-        different = [name for name in wanted if given.get(name) != wanted[name]]
+        different = [name for name in given | wanted if given.get(name) != wanted.get(name)]
         if different:
             name = different[0]
             raise PairsError(
-                f"{out}: was begun with {name} = {given.get(name)!r}, now {name} = {wanted[name]!r}; "
+                f"{out}: was begun with {name} = {given.get(name)!r}, now {name} = {wanted.get(name)!r}; "
                 "give another folder or delete this one"
             )
     elif any(out.iterdir()):

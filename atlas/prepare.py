@@ -20,7 +20,7 @@ from atlas.atlas import Atlas, load_atlas
 from atlas.errors import BrainclipError, VolumeError
 from atlas.facts import Facts, describe, with_side
 from atlas.slices import AXIS, PLANES, Geometry, cut, window, working_grid
-from atlas.volume import load_labels, load_volume, resample, same_grid, voxel_sizes
+from atlas.volume import has_orientation, load_labels, load_volume, resample, same_grid, voxel_sizes
 
 if TYPE_CHECKING:
     from atlas.register import Registration
@@ -163,10 +163,13 @@ def _brain(scan: Scan) -> tuple[Nifti1Image, Nifti1Image]:
 
     The mask is the image given beside the scan, else what is above 0 in a volume that is already stripped.
     """
-    volume = load_volume(scan.path)
+    volume = load_volume(scan.path, orientation=scan.orientation)
     values = np.asanyarray(volume.dataobj)
     if scan.mask is not None:
-        given = load_labels(scan.mask)
+        given = load_labels(scan.mask, orientation="" if has_orientation(scan.mask) else scan.orientation)
+        if scan.orientation and given.shape == volume.shape:
+            # the volume's file says nothing of its place, so a mask that does lies elsewhere
+            given = Nifti1Image(given.dataobj, volume.affine)
         inside = np.asanyarray(resample(given, volume.affine, volume.shape, order=0).dataobj) > 0
     else:
         inside = values > 0
@@ -197,6 +200,7 @@ def _labels_and_volumes(
         voxel_mm3 = float(
             abs(np.linalg.det(affine[:3, :3])) / abs(np.linalg.det(registration.matrix[:3, :3]))
         )
+    voxel_mm3 /= scan.scale
     counts = np.bincount(counted.ravel().astype(np.int64))
     volumes: dict[str, float] = {}
     for region in atlas.regions:

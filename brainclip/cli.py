@@ -81,7 +81,11 @@ def parser() -> argparse.ArgumentParser:
     pairs = verb(
         "pairs", _pairs, "cut scans into slices with captions, by a source and a folder or by a recipe"
     )
-    pairs.add_argument("source", metavar="SOURCE|RECIPE", help="ixi, bids, simulated, or a recipe (.toml)")
+    pairs.add_argument(
+        "source",
+        metavar="SOURCE|RECIPE",
+        help="oasis1, oasis2, oasis3, ixi, hcp, bids, folder, simulated, or a recipe (.toml)",
+    )
     pairs.add_argument(
         "input", type=Path, nargs="?", metavar="INPUT", help="folder of scans (not with a recipe)"
     )
@@ -96,6 +100,13 @@ def parser() -> argparse.ArgumentParser:
         "--modalities", nargs="+", metavar="NAME", help="only these contrasts (T1 T2 PD FLAIR)"
     )
     pairs.add_argument("--limit", type=_at_least_one, metavar="N", help="only the first N subjects")
+    pairs.add_argument(
+        "--keep",
+        nargs="+",
+        default=(),
+        metavar="VALUE",
+        help="who stays besides the healthy: values of the data set's health column (0.5), blank, or all",
+    )
     pairs.add_argument(
         "--linear", action="store_true", help="affine registration only: faster, labels less exact"
     )
@@ -230,6 +241,7 @@ def _pairs(asked: argparse.Namespace) -> str:
         masks=asked.masks,
         modalities=asked.modalities,
         limit=asked.limit,
+        keep=asked.keep,
         nonlinear=not asked.linear,
         seed=asked.seed,
         workers=asked.workers,

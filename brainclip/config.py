@@ -39,6 +39,7 @@ class PairsRecipe:
     masks: str = ""
     every_mm: float = 6.0
     modalities: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()  # who stays besides the healthy: values of the health column, "blank", "all"
     nonlinear: bool = True
     limit: int = 0  # subjects; 0: all
     workers: int = 2

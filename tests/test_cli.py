@@ -127,7 +127,9 @@ def test_unusable_slice_is_refused(
     assert "scan.nii.gz" in mistake(argv, capsys)
 
 
-@pytest.mark.parametrize("source", ["ixi", "bids", "simulated", "nonesuch"])
+@pytest.mark.parametrize(
+    "source", ["ixi", "bids", "simulated", "oasis1", "oasis2", "oasis3", "hcp", "folder", "nonesuch"]
+)
 def test_pairs_of_a_folder_without_scans_are_refused(
     source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -41,6 +41,7 @@ def make_pairs(recipe: Recipe) -> str:
             masks=Path(table.masks) if table.masks else None,
             modalities=table.modalities or None,
             limit=table.limit or None,
+            keep=table.keep,
             nonlinear=table.nonlinear,
         )
         lines.append(f"{name} {summary['pairs']} pairs, {summary['rejected']} rejected")
