@@ -42,6 +42,8 @@ def make_pairs(recipe: Recipe) -> str:
             modalities=table.modalities or None,
             limit=table.limit or None,
             nonlinear=table.nonlinear,
+            dask=table.dask or None,
+            shards=table.shards,
         )
         lines.append(f"{name} {summary['pairs']} pairs, {summary['rejected']} rejected")
     return f"pairs: {Path(recipe.folder) / 'pairs'}: " + "; ".join(lines)
