@@ -7,10 +7,11 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from nibabel import Nifti1Image
@@ -19,6 +20,7 @@ from PIL import Image
 from atlas.atlas import Atlas, load_atlas
 from atlas.errors import BrainclipError, VolumeError
 from atlas.facts import Facts, describe, with_side
+from atlas.overlay import overlay
 from atlas.slices import AXIS, PLANES, Geometry, cut, window, working_grid
 from atlas.volume import has_orientation, load_labels, load_volume, resample, same_grid, voxel_sizes
 
@@ -41,12 +43,23 @@ class Settings:
     atlas: str = "desikan-killiany"
 
 
+@dataclass(frozen=True)
+class Visit:
+    """What came of the scans of one visit: volumes of regions (native mm3), slices with facts, how well the
+    reference scan fits the template (None: none was registered), and a picture of its labels."""
+
+    volumes: dict[str, float]
+    slices: list[tuple[np.ndarray, Facts]]
+    similarity: float | None = None
+    picture: Image.Image | None = None
+
+
 def prepare_subject(scans: Sequence[Scan], split: str, out: Path, settings: Settings) -> dict[str, int]:
     """Counts of slices and rejects of one subject, written to disk: pictures, then subjects/<subject>.jsonl.
 
     The first line of that file holds the subject's volumes and what was rejected, each further line a slice.
     It comes by rename, so a subject with that file is done. Volumes that cannot be used are listed with the
-    reason, never raised.
+    reason, never raised. Each visit's overlay is written before it.
     """
     subject = scans[0].subject
     images, partial = out / split / subject, out / ".partial" / f"{subject}.{os.getpid()}"
@@ -57,9 +70,10 @@ def prepare_subject(scans: Sequence[Scan], split: str, out: Path, settings: Sett
     digest = hashlib.sha256()
     for session in sorted({scan.session or "" for scan in scans}):
         visit = [scan for scan in scans if (scan.session or "") == session]
-        volumes, slices = _prepare_session(visit, settings, rejected)
-        sessions[session] = {"volumes": volumes}
-        for pixels, facts in slices:
+        made = _prepare_session(visit, settings, rejected)
+        sessions[session] = {"volumes": made.volumes, "similarity": made.similarity}
+        _save_overlay(overlay_path(out, subject, session), made.picture)
+        for pixels, facts in made.slices:
             name = f"{facts.modality}_{facts.plane}_{facts.position_mm:+06.1f}.png"
             name = f"{session}_{name}" if session else name
             Image.fromarray(np.round(pixels * 255).astype(np.uint8)).save(partial / name, format="PNG")
@@ -85,21 +99,40 @@ def prepare_subject(scans: Sequence[Scan], split: str, out: Path, settings: Sett
     return {"slices": len(records), "rejected": len(rejected)}
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and rename it, so that it is whole or absent."""
+def overlay_path(out: Path, subject: str, session: str) -> Path:
+    """Where the picture of a visit's labels lies in a folder of pairs."""
+    return out / "overlays" / (f"{subject}_{session}.webp" if session else f"{subject}.webp")
+
+
+def _save_overlay(path: Path, picture: Image.Image | None) -> None:
+    """Write the picture; without one, remove that of an earlier run."""
+    path.unlink(missing_ok=True)
+    if picture is not None:
+        path.parent.mkdir(exist_ok=True)
+        picture.save(path, format="WEBP", quality=75)
+
+
+@contextmanager
+def writing_whole(path: Path) -> Iterator[IO[str]]:
+    """A text file open for writing under a temporary name, renamed at the end: it is whole or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        with temporary.open("w", encoding="utf-8") as file:
+            yield file
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _prepare_session(
-    scans: Sequence[Scan], settings: Settings, rejected: list[dict[str, str]]
-) -> tuple[dict[str, float], list[tuple[np.ndarray, Facts]]]:
-    """The volumes (native mm3) of one visit and its slices; T1, or else the first scan, is registered."""
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file under a temporary name and rename it, so that it is whole or absent."""
+    with writing_whole(path) as file:
+        file.write(text)
+
+
+def _prepare_session(scans: Sequence[Scan], settings: Settings, rejected: list[dict[str, str]]) -> Visit:
+    """The volumes and slices of one visit; T1, or else the first scan, is the reference: it is registered."""
     from atlas.register import n4, register, to_atlas
 
     atlas, geometry = load_atlas(settings.atlas), settings.geometry
@@ -109,6 +142,7 @@ def _prepare_session(
     reference: Nifti1Image | None = None
     registration: Registration | None = None
     labels: Nifti1Image | None = None
+    picture: Image.Image | None = None
     seen: set[str] = set()
     for scan in sorted(scans, key=lambda scan: (scan.modality != "T1", scan.modality, str(scan.path))):
         try:
@@ -141,6 +175,7 @@ def _prepare_session(
             rejected.append({"subject": scan.subject, "path": scan.path.name, "reason": str(error)})
             continue
         seen.add(scan.modality)
+        picture = picture or overlay(shown, labels, atlas, geometry)
         for plane, position_mm in _positions(scan, affine, shape, settings):
             slice_ = cut(shown, labels, plane, position_mm, geometry)
             if np.count_nonzero(slice_.pixels) * geometry.spacing_mm**2 < LEAST_BRAIN_MM2:
@@ -155,7 +190,8 @@ def _prepare_session(
                 source=scan.source,
             )
             slices.append((slice_.pixels, facts))
-    return volumes, slices
+    similarity = round(registration.similarity, 4) if registration else None
+    return Visit(volumes, slices, similarity, picture)
 
 
 def _brain(scan: Scan) -> tuple[Nifti1Image, Nifti1Image]:

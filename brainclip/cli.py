@@ -111,8 +111,22 @@ def parser() -> argparse.ArgumentParser:
         "--linear", action="store_true", help="affine registration only: faster, labels less exact"
     )
     pairs.add_argument("--seed", type=int, default=0)
-    pairs.add_argument("--workers", type=_at_least_one, default=2)
+    pairs.add_argument("--workers", type=_at_least_one, default=2, help="processes on this machine (2)")
+    pairs.add_argument(
+        "--dask",
+        nargs="?",
+        const="local",
+        metavar="ADDRESS",
+        help="run on Dask: its scheduler's address; without one, --workers processes on this machine",
+    )
+    pairs.add_argument(
+        "--shards", action="store_true", help="write OUT/shards as well: WebDataset tar files of the pairs"
+    )
     _add_overrides(pairs)
+
+    qc = verb("qc", _qc, "write a page to look a folder of pairs over, the doubtful cases first")
+    qc.add_argument("folder", type=Path, metavar="FOLDER", help="that `brainclip pairs` has written")
+    qc.add_argument("--out", type=Path, metavar="X.html", help="default: FOLDER/qc.html")
 
     for stage, summary in {
         "clip": "train CLIP on pairs",
@@ -226,6 +240,11 @@ def _pairs(asked: argparse.Namespace) -> str:
             raise BrainclipError(
                 f"{asked.source}: a recipe names its own folders; leave INPUT and --out away"
             )
+        if asked.dask or asked.shards:
+            raise BrainclipError(
+                f"{asked.source}: a recipe says this in its pairs tables; instead of --dask or --shards give "
+                "--set pairs.NAME.dask=local or pairs.NAME.shards=true"
+            )
         return run_stage("pairs", Path(asked.source), overrides=asked.overrides, dry_run=asked.dry_run)
     if asked.input is None or asked.out is None:
         raise BrainclipError("pairs needs a recipe (.toml), or a source, a folder of scans and --out")
@@ -245,12 +264,26 @@ def _pairs(asked: argparse.Namespace) -> str:
         nonlinear=not asked.linear,
         seed=asked.seed,
         workers=asked.workers,
+        dask=asked.dask,
+        shards=asked.shards,
         dry_run=asked.dry_run,
     )
     counts = ", ".join(
         f"{value} {key}" for key, value in summary.items() if isinstance(value, int) and key != "format"
     )
     return f"pairs: {'would write ' if asked.dry_run else ''}{asked.out} ({counts})"
+
+
+def _qc(asked: argparse.Namespace) -> str:
+    from atlas.quality_page import write_quality_page
+    from atlas.records import read_dataset
+
+    out = asked.out or asked.folder / "qc.html"
+    read_dataset(asked.folder)
+    if asked.dry_run:
+        return f"qc: would write {out}"
+    counts = write_quality_page(asked.folder, out)
+    return f"qc: {out} ({counts}, {out.stat().st_size / 1e6:.1f} MB)"
 
 
 def _train(asked: argparse.Namespace) -> str:

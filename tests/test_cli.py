@@ -15,7 +15,7 @@ from conftest import ROOT
 from brainclip import cli
 
 TINY = str(ROOT / "recipes" / "tiny.toml")
-VERBS = ("simulate", "pairs", "clip", "vae", "prior", "decoder", "generate", "embed", "evaluate")
+VERBS = ("simulate", "pairs", "qc", "clip", "vae", "prior", "decoder", "generate", "embed", "evaluate")
 
 
 def mistake(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -64,6 +64,8 @@ def model(tmp_path: Path) -> Path:
         (["evaluate", TINY, "--prompts", "0"], "argument --prompts: 0 is below 1"),
         (["pairs", "ixi"], "needs a recipe (.toml), or a source, a folder of scans and --out"),
         (["pairs", TINY, "somewhere"], "a recipe names its own folders"),
+        (["pairs", TINY, "--shards"], "give --set pairs.NAME.dask=local or pairs.NAME.shards=true"),
+        (["qc", "none"], "none: no dataset.json, so this is no complete folder of pairs"),
         (["simulate", "x", "--spacing", "-1"], "argument --spacing: -1 is not above 0"),
         (["simulate", "x", "--subjects", "two"], "argument --subjects: invalid whole number value: 'two'"),
         (["generate", "axial T1 slice"], "required: --out"),

@@ -43,6 +43,8 @@ def make_pairs(recipe: Recipe) -> str:
             limit=table.limit or None,
             keep=table.keep,
             nonlinear=table.nonlinear,
+            dask=table.dask or None,
+            shards=table.shards,
         )
         lines.append(f"{name} {summary['pairs']} pairs, {summary['rejected']} rejected")
     return f"pairs: {Path(recipe.folder) / 'pairs'}: " + "; ".join(lines)
