@@ -37,6 +37,7 @@ from atlas.prepare import Settings, prepare_subject, write_whole
 from atlas.records import FORMAT, Pair, line_of, read_dataset, read_lines, read_pairs
 from atlas.slices import WINDOWS, Geometry
 from atlas.sources import Scan, find_scans
+from atlas.strip import check_method
 
 __all__ = ["SPLITS", "Pair", "read_dataset", "read_pairs", "write_pairs"]
 
@@ -61,6 +62,7 @@ def write_pairs(
     modalities: Sequence[str] | None = None,
     limit: int | None = None,
     nonlinear: bool = True,
+    strip: str = "network",
     dry_run: bool = False,
 ) -> dict[str, Any]:
     """Summary of the folder of pairs made from a folder of scans: the content of dataset.json.
@@ -68,12 +70,14 @@ def write_pairs(
     source: a name in atlas.sources.SOURCES. every_mm: distance between slices, rounded to whole pixels.
     splits: shares of subjects for train, validation, test. limit: only the first subjects, in order of name.
     nonlinear: labels by SyN and not by the affine alone; it has no effect where true labels are given.
+    strip: brain extraction, one of atlas.strip.METHODS, of whole heads that come without a mask.
     dry_run: counts only, nothing is written. Stopped half-way, the same call goes on with what is missing.
     Raises PairsError for unusable settings, a folder made with other settings, a full disk, or no slices.
     """
     out = Path(out)
+    check_method(strip)
     scans, rejected = _scans_of(source, Path(folder), masks, modalities, limit)
-    settings = Settings(geometry=geometry, every_mm=every_mm, seed=seed, nonlinear=nonlinear)
+    settings = Settings(geometry, every_mm, seed, nonlinear=nonlinear, strip=strip)
     if every_mm <= 0 or len(splits) != 3 or min(splits) < 0 or abs(sum(splits) - 1) > 1e-6:
         raise PairsError(
             f"every_mm {every_mm} and splits {splits}: every_mm is above 0 and three shares sum to 1"
@@ -136,7 +140,7 @@ def _start(
     wanted = {"format": FORMAT, "source": source, **asdict(settings)}
     path = out / "settings.json"
     if path.exists():
-        given = json.loads(path.read_text(encoding="utf-8"))
+        given = {"strip": wanted["strip"]} | json.loads(path.read_text(encoding="utf-8"))  # older: no choice
         different = [name for name in wanted if given.get(name) != wanted[name]]
         if different:
             name = different[0]

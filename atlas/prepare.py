@@ -20,6 +20,7 @@ from atlas.atlas import Atlas, load_atlas
 from atlas.errors import BrainclipError, VolumeError
 from atlas.facts import Facts, describe, with_side
 from atlas.slices import AXIS, PLANES, Geometry, cut, window, working_grid
+from atlas.strip import brain_mask
 from atlas.volume import load_labels, load_volume, resample, same_grid, voxel_sizes
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Settings:
     seed: int
     nonlinear: bool = True
     atlas: str = "desikan-killiany"
+    strip: str = "network"  # brain extraction of whole heads that come without a mask
 
 
 def prepare_subject(scans: Sequence[Scan], split: str, out: Path, settings: Settings) -> dict[str, int]:
@@ -57,8 +59,8 @@ def prepare_subject(scans: Sequence[Scan], split: str, out: Path, settings: Sett
     digest = hashlib.sha256()
     for session in sorted({scan.session or "" for scan in scans}):
         visit = [scan for scan in scans if (scan.session or "") == session]
-        volumes, slices = _prepare_session(visit, settings, rejected)
-        sessions[session] = {"volumes": volumes}
+        volumes, masks, slices = _prepare_session(visit, settings, rejected)
+        sessions[session] = {"volumes": volumes, "masks": masks}
         for pixels, facts in slices:
             name = f"{facts.modality}_{facts.plane}_{facts.position_mm:+06.1f}.png"
             name = f"{session}_{name}" if session else name
@@ -98,14 +100,18 @@ def write_whole(path: Path, text: str) -> None:
 
 def _prepare_session(
     scans: Sequence[Scan], settings: Settings, rejected: list[dict[str, str]]
-) -> tuple[dict[str, float], list[tuple[np.ndarray, Facts]]]:
-    """The volumes (native mm3) of one visit and its slices; T1, or else the first scan, is registered."""
+) -> tuple[dict[str, float], dict[str, str], list[tuple[np.ndarray, Facts]]]:
+    """One visit's volumes (native mm3), where each contrast's mask is from, and the slices.
+
+    T1, or else the first scan, is registered.
+    """
     from atlas.register import n4, register, to_atlas
 
     atlas, geometry = load_atlas(settings.atlas), settings.geometry
     affine, shape = working_grid(geometry)
     slices: list[tuple[np.ndarray, Facts]] = []
     volumes: dict[str, float] = {}
+    masks: dict[str, str] = {}
     reference: Nifti1Image | None = None
     registration: Registration | None = None
     labels: Nifti1Image | None = None
@@ -116,7 +122,7 @@ def _prepare_session(
                 raise VolumeError(
                     f"{scan.path}: a second {scan.modality} of the same visit; the first one is used"
                 )
-            brain, mask = _brain(scan)
+            brain, mask, origin = _brain(scan, settings.strip)
             brain = n4(brain, mask)
             if reference is None or registration is None or labels is None:
                 registration = register(
@@ -141,6 +147,7 @@ def _prepare_session(
             rejected.append({"subject": scan.subject, "path": scan.path.name, "reason": str(error)})
             continue
         seen.add(scan.modality)
+        masks[scan.modality] = origin
         for plane, position_mm in _positions(scan, affine, shape, settings):
             slice_ = cut(shown, labels, plane, position_mm, geometry)
             if np.count_nonzero(slice_.pixels) * geometry.spacing_mm**2 < LEAST_BRAIN_MM2:
@@ -155,21 +162,28 @@ def _prepare_session(
                 source=scan.source,
             )
             slices.append((slice_.pixels, facts))
-    return volumes, slices
+    return volumes, masks, slices
 
 
-def _brain(scan: Scan) -> tuple[Nifti1Image, Nifti1Image]:
-    """A scan's volume, zero outside the brain, and the brain mask on its grid.
+def _brain(scan: Scan, strip: str) -> tuple[Nifti1Image, Nifti1Image, str]:
+    """A scan's volume, zero outside the brain, the brain mask on its grid, and where the mask is from.
 
-    The mask is the image given beside the scan, else what is above 0 in a volume that is already stripped.
+    "given": the image beside the scan. "above 0": of a volume that is stripped already. Else the brain
+    extraction `strip`, for a whole head.
     """
     volume = load_volume(scan.path)
     values = np.asanyarray(volume.dataobj)
     if scan.mask is not None:
         given = load_labels(scan.mask)
         inside = np.asanyarray(resample(given, volume.affine, volume.shape, order=0).dataobj) > 0
+        origin = "given"
     else:
-        inside = values > 0
+        inside, origin = values > 0, "above 0"
+        if inside.sum() * np.prod(voxel_sizes(volume)) / 1000 > LARGEST_BRAIN_ML:
+            try:
+                inside, origin = np.asanyarray(brain_mask(volume, method=strip).dataobj) > 0, strip
+            except VolumeError as error:
+                raise VolumeError(f"{scan.path.name}: {error}") from error
     millilitres = float(inside.sum() * np.prod(voxel_sizes(volume)) / 1000)
     if not 300 <= millilitres <= LARGEST_BRAIN_ML:
         raise VolumeError(
@@ -177,7 +191,7 @@ def _brain(scan: Scan) -> tuple[Nifti1Image, Nifti1Image]:
             f"{LARGEST_BRAIN_ML:.0f}; give brain masks for volumes that are not stripped"
         )
     brain = Nifti1Image(np.where(inside, values, 0).astype(np.float32), volume.affine)
-    return brain, Nifti1Image(inside.astype(np.int32), volume.affine)
+    return brain, Nifti1Image(inside.astype(np.int32), volume.affine), origin
 
 
 def _labels_and_volumes(

@@ -15,7 +15,7 @@ from conftest import ROOT
 from brainclip import cli
 
 TINY = str(ROOT / "recipes" / "tiny.toml")
-VERBS = ("simulate", "pairs", "clip", "vae", "prior", "decoder", "generate", "embed", "evaluate")
+VERBS = ("simulate", "pairs", "strip", "clip", "vae", "prior", "decoder", "generate", "embed", "evaluate")
 
 
 def mistake(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -42,6 +42,7 @@ def make_pairs(recipe: Recipe) -> str:
             modalities=table.modalities or None,
             limit=table.limit or None,
             nonlinear=table.nonlinear,
+            strip=table.strip,
         )
         lines.append(f"{name} {summary['pairs']} pairs, {summary['rejected']} rejected")
     return f"pairs: {Path(recipe.folder) / 'pairs'}: " + "; ".join(lines)
