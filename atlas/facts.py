@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -136,6 +136,38 @@ def without_side(name: str) -> str:
     """A region's name without its side: "left hippocampus" -> "hippocampus"."""
     side, _, rest = name.partition(" ")
     return rest if side in ("left", "right") else name
+
+
+def mirrored(facts: Facts) -> Facts:
+    """The facts of the same slice of a brain whose sides have changed places.
+
+    Regions and volumes change sides; so does the position, and with it the level, in sagittal planes. What
+    hand a person with such a brain would use is not known.
+    """
+
+    def swapped(amounts: Mapping[str, float]) -> dict[str, float]:
+        other = {"left": "right", "right": "left"}
+        named = {}
+        for name, amount in amounts.items():
+            side, _, rest = name.partition(" ")
+            named[f"{other[side]} {rest}" if side in other else name] = amount
+        return dict(sorted(named.items()))
+
+    position_mm, level = facts.position_mm, facts.level
+    if facts.plane == "sagittal" and position_mm is not None:
+        position_mm = 0.0 - position_mm  # not -0.0
+        level = level_at("sagittal", position_mm) if level is not None else None
+    elif facts.plane == "sagittal" and level is not None:
+        side, _, rest = level.partition(" ")
+        level = {"left": f"right {rest}", "right": f"left {rest}"}.get(side, level)
+    return replace(
+        facts,
+        position_mm=position_mm,
+        level=level,
+        regions=swapped(facts.regions),
+        volumes=swapped(facts.volumes),
+        known={name: value for name, value in facts.known.items() if name != "handedness"},
+    )
 
 
 def age_band(name: str) -> tuple[float, float]:

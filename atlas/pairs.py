@@ -1,9 +1,12 @@
 """A folder of pairs: slices and their captions, written subject by subject, and read back.
 
 dataset.json            format, geometry, atlas, counts, hashes; written last: its presence means complete
-metadata.jsonl          one line a slice, Hugging Face imagefolder: file_name, text and the facts
+<split>/metadata.jsonl  one line a slice, Hugging Face imagefolder: file_name, text and the facts
 <split>/<subject>/      8-bit grey PNG, <modality>_<plane>_<position>.png
+volumes.jsonl           the regions' native mm3, one line a visit
 subjects/<subject>.jsonl    written when a subject is done: volumes, rejects, slices
+overlays/               the registered volume of each visit with outlines of its labels, for `brainclip qc`
+shards/                 the same pairs as WebDataset shards, when asked for
 splits.json, settings.json  written first, so that a second run continues the first
 rejected.jsonl          subject, path and the reason
 """
@@ -13,38 +16,40 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
-import sys
-import threading
 from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
-
-from tqdm import tqdm
+from typing import IO, Any
 
 from atlas.atlas import load_atlas
 from atlas.cohort import SPLITS, assign_splits, ventricle_sizes
-from atlas.errors import PairsError
+from atlas.errors import PairsError, SourceError
 from atlas.facts import Facts
-from atlas.prepare import Settings, prepare_subject, write_whole
+from atlas.prepare import Settings, write_whole, writing_whole
 from atlas.records import FORMAT, Pair, line_of, read_dataset, read_lines, read_pairs
+from atlas.shards import write_shards
 from atlas.slices import WINDOWS, Geometry
 from atlas.sources import Scan, find_scans
 from atlas.strip import check_method
+from atlas.workers import run
 
 __all__ = ["SPLITS", "Pair", "read_dataset", "read_pairs", "write_pairs"]
 
-LICENCES = {  # what the pictures of a source are made from, carried into dataset.json
+# what the pictures of a source are made from, carried into dataset.json; what a data set says of itself in
+# dataset_description.json comes first
+LICENCES = {
     "ixi": "IXI (brain-development.org), CC BY-SA 3.0",
     "simulated": "simulated from the ICBM152 template and the atlas labels; no person was scanned",
     "bids": "as given in the data set's dataset_description.json",
+    "oasis1": "OASIS-1 (Washington University), OASIS data use terms",
+    "oasis2": "OASIS-2 (Washington University), OASIS data use terms",
+    "oasis3": "OASIS-3 (Washington University), OASIS data use terms",
+    "hcp": "HCP Young Adult (WU-Minn HCP Consortium), open access data use terms",
+    "folder": "as given by the owner of the volumes",
 }
 
 
@@ -61,22 +66,27 @@ def write_pairs(
     masks: Path | None = None,
     modalities: Sequence[str] | None = None,
     limit: int | None = None,
+    keep: Sequence[str] = (),
     nonlinear: bool = True,
     strip: str = "network",
+    shards: bool = False,
+    dask: str | None = None,
     dry_run: bool = False,
 ) -> dict[str, Any]:
     """Summary of the folder of pairs made from a folder of scans: the content of dataset.json.
 
     source: a name in atlas.sources.SOURCES. every_mm: distance between slices, rounded to whole pixels.
     splits: shares of subjects for train, validation, test. limit: only the first subjects, in order of name.
+    keep: who stays besides the healthy, see atlas.sources.find_scans.
     nonlinear: labels by SyN and not by the affine alone; it has no effect where true labels are given.
     strip: brain extraction, one of atlas.strip.METHODS, of whole heads that come without a mask.
+    shards: write <out>/shards as well. dask: "local" or a scheduler's address instead of a pool of processes.
     dry_run: counts only, nothing is written. Stopped half-way, the same call goes on with what is missing.
     Raises PairsError for unusable settings, a folder made with other settings, a full disk, or no slices.
     """
     out = Path(out)
     check_method(strip)
-    scans, rejected = _scans_of(source, Path(folder), masks, modalities, limit)
+    scans, rejected = _scans_of(source, Path(folder), masks, modalities, limit, keep)
     settings = Settings(geometry, every_mm, seed, nonlinear=nonlinear, strip=strip)
     if every_mm <= 0 or len(splits) != 3 or min(splits) < 0 or abs(sum(splits) - 1) > 1e-6:
         raise PairsError(
@@ -93,15 +103,19 @@ def write_pairs(
         return summary
     try:
         families = {name: found[0].family or name for name, found in sorted(subjects.items())}
-        assigned = _start(out, source, settings, families, splits)
+        assigned = _start(out, source, settings, families, splits, keep)
         _sweep(out)
         missing = [name for name in sorted(subjects) if not (out / "subjects" / f"{name}.jsonl").exists()]
         jobs = [(subjects[name], assigned[name], out, settings) for name in missing]
         if jobs:
             (out / "dataset.json").unlink(missing_ok=True)  # not complete until the new subjects are in
-        _run(jobs, workers)
+        run(jobs, workers=workers, dask=dask)
         _sweep(out)
-        return _finish(out, source, settings, sorted(subjects), rejected)
+        licence = _licence(source, Path(folder))
+        dataset = _finish(out, source, settings, sorted(subjects), rejected, licence)
+        if shards:
+            write_shards(out)
+        return dataset
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -113,10 +127,15 @@ def write_pairs(
 
 
 def _scans_of(
-    source: str, folder: Path, masks: Path | None, modalities: Sequence[str] | None, limit: int | None
+    source: str,
+    folder: Path,
+    masks: Path | None,
+    modalities: Sequence[str] | None,
+    limit: int | None,
+    keep: Sequence[str],
 ) -> tuple[list[Scan], list[dict[str, Any]]]:
     """The scans to use, of the asked contrasts and of the first subjects, and the rejected records."""
-    scans, rejected = find_scans(source, folder, masks=masks)
+    scans, rejected = find_scans(source, folder, masks=masks, keep=keep)
     for row in rejected:  # paths within the data set: the same pairs on another disk
         path = Path(row["path"])
         row["path"] = str(path.relative_to(folder) if path.is_relative_to(folder) else path.name)
@@ -130,7 +149,12 @@ def _scans_of(
 
 
 def _start(
-    out: Path, source: str, settings: Settings, families: dict[str, str], shares: tuple[float, float, float]
+    out: Path,
+    source: str,
+    settings: Settings,
+    families: dict[str, str],
+    shares: tuple[float, float, float],
+    keep: Sequence[str],
 ) -> dict[str, str]:
     """Subject -> split, written before any work; a subject that has a split keeps it when others are added.
 
@@ -138,14 +162,17 @@ def _start(
     """
     out.mkdir(parents=True, exist_ok=True)
     wanted = {"format": FORMAT, "source": source, **asdict(settings)}
+    if keep:
+        wanted["keep"] = sorted(keep)
     path = out / "settings.json"
     if path.exists():
-        given = {"strip": wanted["strip"]} | json.loads(path.read_text(encoding="utf-8"))  # older: no choice
-        different = [name for name in wanted if given.get(name) != wanted[name]]
+        # older folders say nothing of strip: they go on under its default
+        given = {"strip": Settings.strip} | json.loads(path.read_text(encoding="utf-8"))
+        different = [name for name in given | wanted if given.get(name) != wanted.get(name)]
         if different:
             name = different[0]
             raise PairsError(
-                f"{out}: was begun with {name} = {given.get(name)!r}, now {name} = {wanted[name]!r}; "
+                f"{out}: was begun with {name} = {given.get(name)!r}, now {name} = {wanted.get(name)!r}; "
                 "give another folder or delete this one"
             )
     elif any(out.iterdir()):
@@ -164,73 +191,43 @@ def _start(
 def _sweep(out: Path) -> None:
     """Remove what a run that was killed had only half written."""
     shutil.rmtree(out / ".partial", ignore_errors=True)
-    for stale in (*out.glob(".*.partial"), *(out / "subjects").glob(".*.partial")):
-        stale.unlink()
+    for folder in (out, *(out / name for name in ("subjects", *SPLITS))):
+        for stale in folder.glob(".*.partial"):
+            shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
 
 
-def _run(jobs: Sequence[tuple[list[Scan], str, Path, Settings]], workers: int) -> None:
-    """Prepare the subjects, in this process or in several, with progress on stderr."""
-    with tqdm(total=len(jobs), desc="pairs", unit="subject", file=sys.stderr) as bar:
-        if workers <= 1 or len(jobs) <= 1:
-            for job in jobs:
-                prepare_subject(*job)
-                bar.update()
-            return
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(
-            min(workers, len(jobs)), mp_context=context, initializer=_begin_worker
-        ) as pool:
-            running: list[Future[dict[str, int]]] = [pool.submit(prepare_subject, *job) for job in jobs]
-            try:
-                for future in as_completed(running):
-                    future.result()
-                    bar.update()
-            except BrokenProcessPool as error:
-                raise PairsError(
-                    "a worker process was ended from outside, most often for want of memory; "
-                    "run the same command again with fewer workers"
-                ) from error
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
-
-
-def _begin_worker() -> None:
-    """One thread for each worker, so that they do not compete, and an end when the main process is killed."""
-    for name in ("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = "1"
-
-    def watch(parent: BaseProcess) -> None:
-        parent.join()
-        os._exit(1)  # else the worker would wait for work for ever
-
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=watch, args=(parent,), daemon=True).start()
+def _licence(source: str, folder: Path) -> str:
+    """Name and licence of the data set in its own words (BIDS), else what is known of the source."""
+    path = folder / "dataset_description.json"
+    known = LICENCES.get(source, "unknown")
+    if not path.exists():
+        return known
+    try:
+        description = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise SourceError(f"{path}: not a JSON object ({error}); repair or remove it") from error
+    name, licence = description.get("Name") or folder.name, description.get("License")
+    return f"{name}: {licence}" if licence else known
 
 
 def _finish(
-    out: Path, source: str, settings: Settings, subjects: Sequence[str], rejected: list[dict[str, Any]]
+    out: Path,
+    source: str,
+    settings: Settings,
+    subjects: Sequence[str],
+    rejected: list[dict[str, Any]],
+    licence: str,
 ) -> dict[str, Any]:
-    """The content of dataset.json, written last, after metadata.jsonl, volumes.jsonl and rejected.jsonl."""
+    """The content of dataset.json, written last, after metadata, volumes.jsonl and rejected.jsonl.
+
+    The subjects' files are read twice, so that thousands of subjects need not lie in memory at once.
+    """
     names = sorted({*subjects, *(path.stem for path in (out / "subjects").glob("*.jsonl"))})
-    read = [list(read_lines(out / "subjects" / f"{name}.jsonl")) for name in names]
-    headers = [lines[0] for lines in read]
-    sizes = ventricle_sizes(read)
-    counts: Counter[str] = Counter()
-    digest = hashlib.sha256()
-    metadata: list[str] = []
-    for header, *records in read:
-        digest.update(header["images_sha256"].encode())
-        for record in records:
-            facts = Facts.from_dict(record["facts"])
-            size = sizes.get((header["subject"], record["session"]))
-            if size is not None:
-                facts.known["ventricles"] = size
-            line = line_of(record["file_name"], header["subject"], header["split"], record["session"], facts)
-            counts.update([header["split"], f"{line['modality']} {line['plane']}"])
-            metadata.append(json.dumps(line) + "\n")
-    if not metadata:
+    people = [_person(out / "subjects" / f"{name}.jsonl") for name in names]
+    headers: list[dict[str, Any]] = [header for header, *_ in people]
+    digest = hashlib.sha256("".join(header["images_sha256"] for header in headers).encode())
+    counts = _write_metadata(out, headers, ventricle_sizes(people), digest.update)
+    if not counts:
         raise PairsError(f"{out}: no slice could be made; see the reasons in {out / 'subjects'}")
     volumes = [
         json.dumps({"subject": header["subject"], "session": session, "volumes": visit["volumes"]}) + "\n"
@@ -243,14 +240,13 @@ def _finish(
     )
     write_whole(out / "rejected.jsonl", "".join(json.dumps(row) + "\n" for row in refused))
     write_whole(out / "volumes.jsonl", "".join(volumes))
-    write_whole(out / "metadata.jsonl", "".join(metadata))
-    digest.update("".join((*metadata, *volumes)).encode())
+    digest.update("".join(volumes).encode())
     atlas = load_atlas(settings.atlas)
     dataset = {
         "format": FORMAT,
         "source": source,
         "synthetic": source == "simulated",
-        "pairs": len(metadata),
+        "pairs": sum(counts[split] for split in SPLITS),
         "subjects": {
             split: sum(h["split"] == split and h["slices"] > 0 for h in headers) for split in SPLITS
         },
@@ -263,8 +259,53 @@ def _finish(
         "nonlinear": settings.nonlinear,
         "windows": WINDOWS,
         "atlas": {"name": atlas.name, "space": atlas.space, "hash": atlas.hash},
-        "licences": [LICENCES.get(source, "unknown"), atlas.licence],
+        "licences": [licence, atlas.licence],
         "content_sha256": digest.hexdigest(),
     }
     write_whole(out / "dataset.json", json.dumps(dataset, indent=1) + "\n")
     return dataset
+
+
+def _person(path: Path) -> list[dict[str, Any]]:
+    """The first line of a subject's file, and of each visit one slice whose age is known, if there is one."""
+    lines = read_lines(path)
+    header = next(lines)
+    aged: dict[str, dict[str, Any]] = {}
+    for record in lines:
+        if record["session"] not in aged and record["facts"]["known"].get("age") is not None:
+            aged[record["session"]] = record
+    return [header, *aged.values()]
+
+
+def _write_metadata(
+    out: Path,
+    headers: Iterable[dict[str, Any]],
+    sizes: dict[tuple[str, str], str],
+    digest: Callable[[bytes], None],
+) -> Counter[str]:
+    """Slices in each split and of each kind; writes <split>/metadata.jsonl, gives `digest` all lines.
+
+    sizes: (subject, session) -> the word for the size of the ventricles.
+    """
+    counts: Counter[str] = Counter()
+    with ExitStack() as stack:
+        files: dict[str, IO[str]] = {}
+        for header in headers:
+            subject, split = header["subject"], header["split"]
+            records = read_lines(out / "subjects" / f"{subject}.jsonl")
+            next(records)  # the header
+            for record in records:
+                facts = Facts.from_dict(record["facts"])
+                if (subject, record["session"]) in sizes:
+                    facts.known["ventricles"] = sizes[subject, record["session"]]
+                line = line_of(record["file_name"], subject, split, record["session"], facts)
+                digest((json.dumps(line) + "\n").encode())
+                if split not in files:
+                    files[split] = stack.enter_context(writing_whole(out / split / "metadata.jsonl"))
+                within = line | {"file_name": record["file_name"].removeprefix(f"{split}/")}
+                files[split].write(json.dumps(within) + "\n")
+                counts.update([split, f"{line['modality']} {line['plane']}"])
+    # of splits that are empty now, and of folders made when there was one for all (Hugging Face missed it)
+    for stale in (out, *(out / split for split in SPLITS if split not in files)):
+        (stale / "metadata.jsonl").unlink(missing_ok=True)
+    return counts

@@ -7,10 +7,11 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from nibabel import Nifti1Image
@@ -19,13 +20,14 @@ from PIL import Image
 from atlas.atlas import Atlas, load_atlas
 from atlas.errors import BrainclipError, VolumeError
 from atlas.facts import Facts, describe, with_side
+from atlas.overlay import overlay
 from atlas.slices import AXIS, PLANES, Geometry, cut, window, working_grid
+from atlas.sources import Scan, load_mask
 from atlas.strip import brain_mask
 from atlas.volume import load_labels, load_volume, resample, same_grid, voxel_sizes
 
 if TYPE_CHECKING:
     from atlas.register import Registration
-    from atlas.sources import Scan
 
 LEAST_BRAIN_MM2 = 400.0  # a slice with less brain than this is not written
 LARGEST_BRAIN_ML = 2500.0  # more than this above zero is a whole head, not a brain
@@ -43,12 +45,27 @@ class Settings:
     strip: str = "network"  # brain extraction of whole heads that come without a mask
 
 
+@dataclass(frozen=True)
+class Visit:
+    """What came of the scans of one visit: volumes of regions (native mm3), slices with facts, how well the
+    reference scan fits the template (None: none was registered), and a picture of its labels.
+
+    masks: modality -> where its brain mask is from, as _brain says.
+    """
+
+    volumes: dict[str, float]
+    masks: dict[str, str]
+    slices: list[tuple[np.ndarray, Facts]]
+    similarity: float | None = None
+    picture: Image.Image | None = None
+
+
 def prepare_subject(scans: Sequence[Scan], split: str, out: Path, settings: Settings) -> dict[str, int]:
     """Counts of slices and rejects of one subject, written to disk: pictures, then subjects/<subject>.jsonl.
 
     The first line of that file holds the subject's volumes and what was rejected, each further line a slice.
     It comes by rename, so a subject with that file is done. Volumes that cannot be used are listed with the
-    reason, never raised.
+    reason, never raised. Each visit's overlay is written before it.
     """
     subject = scans[0].subject
     images, partial = out / split / subject, out / ".partial" / f"{subject}.{os.getpid()}"
@@ -59,9 +76,10 @@ def prepare_subject(scans: Sequence[Scan], split: str, out: Path, settings: Sett
     digest = hashlib.sha256()
     for session in sorted({scan.session or "" for scan in scans}):
         visit = [scan for scan in scans if (scan.session or "") == session]
-        volumes, masks, slices = _prepare_session(visit, settings, rejected)
-        sessions[session] = {"volumes": volumes, "masks": masks}
-        for pixels, facts in slices:
+        made = _prepare_session(visit, settings, rejected)
+        sessions[session] = {"volumes": made.volumes, "masks": made.masks, "similarity": made.similarity}
+        _save_overlay(overlay_path(out, subject, session), made.picture)
+        for pixels, facts in made.slices:
             name = f"{facts.modality}_{facts.plane}_{facts.position_mm:+06.1f}.png"
             name = f"{session}_{name}" if session else name
             Image.fromarray(np.round(pixels * 255).astype(np.uint8)).save(partial / name, format="PNG")
@@ -87,24 +105,40 @@ def prepare_subject(scans: Sequence[Scan], split: str, out: Path, settings: Sett
     return {"slices": len(records), "rejected": len(rejected)}
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and rename it, so that it is whole or absent."""
+def overlay_path(out: Path, subject: str, session: str) -> Path:
+    """Where the picture of a visit's labels lies in a folder of pairs."""
+    return out / "overlays" / (f"{subject}_{session}.webp" if session else f"{subject}.webp")
+
+
+def _save_overlay(path: Path, picture: Image.Image | None) -> None:
+    """Write the picture; without one, remove that of an earlier run."""
+    path.unlink(missing_ok=True)
+    if picture is not None:
+        path.parent.mkdir(exist_ok=True)
+        picture.save(path, format="WEBP", quality=75)
+
+
+@contextmanager
+def writing_whole(path: Path) -> Iterator[IO[str]]:
+    """A text file open for writing under a temporary name, renamed at the end: it is whole or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        with temporary.open("w", encoding="utf-8") as file:
+            yield file
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _prepare_session(
-    scans: Sequence[Scan], settings: Settings, rejected: list[dict[str, str]]
-) -> tuple[dict[str, float], dict[str, str], list[tuple[np.ndarray, Facts]]]:
-    """One visit's volumes (native mm3), where each contrast's mask is from, and the slices.
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file under a temporary name and rename it, so that it is whole or absent."""
+    with writing_whole(path) as file:
+        file.write(text)
 
-    T1, or else the first scan, is registered.
-    """
+
+def _prepare_session(scans: Sequence[Scan], settings: Settings, rejected: list[dict[str, str]]) -> Visit:
+    """The volumes and slices of one visit; T1, or else the first scan, is the reference: it is registered."""
     from atlas.register import n4, register, to_atlas
 
     atlas, geometry = load_atlas(settings.atlas), settings.geometry
@@ -115,6 +149,7 @@ def _prepare_session(
     reference: Nifti1Image | None = None
     registration: Registration | None = None
     labels: Nifti1Image | None = None
+    picture: Image.Image | None = None
     seen: set[str] = set()
     for scan in sorted(scans, key=lambda scan: (scan.modality != "T1", scan.modality, str(scan.path))):
         try:
@@ -148,6 +183,7 @@ def _prepare_session(
             continue
         seen.add(scan.modality)
         masks[scan.modality] = origin
+        picture = picture or overlay(shown, labels, atlas, geometry)
         for plane, position_mm in _positions(scan, affine, shape, settings):
             slice_ = cut(shown, labels, plane, position_mm, geometry)
             if np.count_nonzero(slice_.pixels) * geometry.spacing_mm**2 < LEAST_BRAIN_MM2:
@@ -162,7 +198,8 @@ def _prepare_session(
                 source=scan.source,
             )
             slices.append((slice_.pixels, facts))
-    return volumes, masks, slices
+    similarity = round(registration.similarity, 4) if registration else None
+    return Visit(volumes, masks, slices, similarity, picture)
 
 
 def _brain(scan: Scan, strip: str) -> tuple[Nifti1Image, Nifti1Image, str]:
@@ -171,10 +208,10 @@ def _brain(scan: Scan, strip: str) -> tuple[Nifti1Image, Nifti1Image, str]:
     "given": the image beside the scan. "above 0": of a volume that is stripped already. Else the brain
     extraction `strip`, for a whole head.
     """
-    volume = load_volume(scan.path)
+    volume = load_volume(scan.path, orientation=scan.orientation)
     values = np.asanyarray(volume.dataobj)
     if scan.mask is not None:
-        given = load_labels(scan.mask)
+        given = load_mask(scan, volume)
         inside = np.asanyarray(resample(given, volume.affine, volume.shape, order=0).dataobj) > 0
         origin = "given"
     else:
@@ -211,6 +248,7 @@ def _labels_and_volumes(
         voxel_mm3 = float(
             abs(np.linalg.det(affine[:3, :3])) / abs(np.linalg.det(registration.matrix[:3, :3]))
         )
+    voxel_mm3 /= scan.scale
     counts = np.bincount(counted.ravel().astype(np.int64))
     volumes: dict[str, float] = {}
     for region in atlas.regions:

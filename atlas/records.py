@@ -1,4 +1,8 @@
-"""The lines of a folder of pairs: what is written for a slice, and the folder read back."""
+"""The lines of a folder of pairs: what is written for a slice, and the folder read back.
+
+The lines lie in <split>/metadata.jsonl with file names within the split, where Hugging Face looks for them;
+in one metadata.jsonl with whole file names in shards, and in folders made before there were shards.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,10 @@ PERSON = ("age", "sex", "handedness", "site", "field_strength", "health", "ventr
 
 @dataclass(frozen=True)
 class Pair:
-    """One slice and its caption. file_name is relative to the folder of pairs; split is one of SPLITS."""
+    """One slice and its caption. file_name is relative to the folder of pairs; split is one of SPLITS.
+
+    place: (shard, offset, bytes) of the picture when it lies in a shard, not in a file of its own.
+    """
 
     file_name: str
     subject: str
@@ -30,6 +37,7 @@ class Pair:
     facts: Facts
     text: str
     keywords: tuple[str, ...]
+    place: tuple[str, int, int] | None = None
 
 
 def read_dataset(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -52,7 +60,7 @@ def read_dataset(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_pairs(folder: str | os.PathLike[str], split: str | None = None) -> list[Pair]:
-    """The pairs of a folder, in the order of metadata.jsonl; of one split, or of all.
+    """The pairs of a folder or of its shards, in the order they were written; of one split, or of all.
 
     Raises PairsError for an incomplete folder, another format, a subject in two splits, or missing files.
     """
@@ -66,7 +74,7 @@ def read_pairs(folder: str | os.PathLike[str], split: str | None = None) -> list
     split_of: dict[str, str] = {}
     pairs: list[Pair] = []
     count = 0
-    for line in read_lines(folder / "metadata.jsonl"):
+    for line in read_metadata(folder):
         count += 1
         if split_of.setdefault(line["subject"], line["split"]) != line["split"]:
             raise PairsError(
@@ -83,15 +91,52 @@ def read_pairs(folder: str | os.PathLike[str], split: str | None = None) -> list
                     facts,
                     line["text"],
                     tuple(line["keywords"]),
+                    (sys.intern(line["shard"]), line["offset"], line["bytes"]) if "shard" in line else None,
                 )
             )
-    on_disk = sum(1 for part in SPLITS for _ in (folder / part).rglob("*.png"))
+    on_disk = _pictures_on_disk(folder, dataset)
     if not dataset["pairs"] == count == on_disk:
         raise PairsError(
             f"{folder}: dataset.json lists {dataset['pairs']} pairs, metadata.jsonl {count}, and there are "
             f"{on_disk} pictures; copy the folder again or rebuild it with `brainclip pairs`"
         )
     return pairs
+
+
+def _pictures_on_disk(folder: Path, dataset: Mapping[str, Any]) -> int:
+    """How many pictures the folder or its shards have; PairsError for a shard that is missing or cut off."""
+    for name, size in dataset.get("shards", {}).items():
+        path = folder / name
+        found = path.stat().st_size if path.exists() else 0
+        if found != size:
+            raise PairsError(
+                f"{path}: has {found} bytes, dataset.json says {size}; copy the shards again or write them "
+                "again with `brainclip pairs ... --shards`"
+            )
+    if "shards" in dataset:
+        return int(dataset["pairs"])
+    return sum(1 for part in SPLITS for _ in (folder / part).rglob("*.png"))
+
+
+def read_picture(folder: Path, pair: Pair) -> bytes:
+    """The PNG file of a pair, wherever it lies; OSError when it cannot be read."""
+    if pair.place is None:
+        return (folder / pair.file_name).read_bytes()
+    shard, offset, size = pair.place
+    with (folder / shard).open("rb") as file:
+        file.seek(offset)
+        return file.read(size)
+
+
+def read_metadata(folder: Path) -> Iterator[dict[str, Any]]:
+    """A line for each slice, file_name relative to the folder; PairsError if they are missing or damaged."""
+    if (folder / "metadata.jsonl").exists():
+        yield from read_lines(folder / "metadata.jsonl")
+        return
+    paths = [folder / split / "metadata.jsonl" for split in SPLITS]
+    for path in [path for path in paths if path.exists()] or paths[:1]:
+        for line in read_lines(path):
+            yield line | {"file_name": f"{path.parent.name}/{line['file_name']}"}
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -111,7 +156,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def line_of(file_name: str, subject: str, split: str, session: str, facts: Facts) -> dict[str, Any]:
-    """One line of metadata.jsonl: the same columns for every slice, whatever is known of it."""
+    """A slice's line, file_name relative to the folder: the same columns for all, whatever is known."""
     return {
         "file_name": file_name,
         "text": caption(facts, seed=zlib.crc32(file_name.encode())).text,

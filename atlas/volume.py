@@ -21,15 +21,18 @@ MOST_VOXELS = 1024  # along each axis; 1 mm heads have 256, the finest brain sca
 SUFFIXES = (".nii", ".nii.gz", ".img", ".img.gz", ".hdr", ".mgz", ".mgh")
 
 
-def load_volume(path: str | os.PathLike[str], *, fewest: int = FEWEST_VOXELS) -> Nifti1Image:
+def load_volume(
+    path: str | os.PathLike[str], *, fewest: int = FEWEST_VOXELS, orientation: str = ""
+) -> Nifti1Image:
     """A volume of intensities: RAS+, float32, 3-D, finite, at least two values.
 
     NIfTI, Analyze and MGZ are read; axes of length 1 behind the third are dropped. fewest: voxels along the
-    shortest axis; 1 admits a single slice.
+    shortest axis; 1 admits a single slice. orientation: where the voxel axes run to, such as "LAS" (left,
+    anterior, superior), in place of what the file says; the middle of the volume then lies at 0.
     Raises VolumeError with one sentence for anything that is not such a volume.
     """
     path = Path(path)
-    image, values = _read(path, fewest)
+    values, affine = _read(path, fewest, orientation)
     values = values.astype(np.float32)
     broken = int(values.size - np.isfinite(values).sum())
     if broken:
@@ -40,20 +43,34 @@ def load_volume(path: str | os.PathLike[str], *, fewest: int = FEWEST_VOXELS) ->
     low, high = float(values.min()), float(values.max())
     if low == high:
         raise VolumeError(f"{path}: every voxel is {low:g}, so there is nothing to see; export it again")
-    return _canonical(values, image.affine)
+    return _canonical(values, affine)
 
 
-def load_labels(path: str | os.PathLike[str]) -> Nifti1Image:
-    """A label image: RAS+, int32, 3-D, ids as stored in the file.
+def load_labels(path: str | os.PathLike[str], *, orientation: str = "") -> Nifti1Image:
+    """A label image: RAS+, int32, 3-D, ids as stored in the file. orientation: as in load_volume.
 
     Raises VolumeError as load_volume does, and when a value is not a whole number >= 0.
     """
     path = Path(path)
-    image, values = _read(path)
+    values, affine = _read(path, orientation=orientation)
     whole = values.astype(np.int32)  # never 8 bits: id 2035 would become -13
     if not np.array_equal(whole, values) or whole.min() < 0:
         raise VolumeError(f"{path}: a label image holds whole numbers >= 0; is this an image of intensities?")
-    return _canonical(whole, image.affine)
+    return _canonical(whole, affine)
+
+
+def has_orientation(path: str | os.PathLike[str]) -> bool:
+    """Whether a file says which side is left: Analyze never does, NIfTI only by a form code above 0.
+
+    True for a file that cannot be read, which load_volume then says better.
+    """
+    try:
+        header: Any = nib.load(path).header
+    except (ImageFileError, WrapStructError, OSError, EOFError, ValueError, zlib.error):
+        return True
+    if isinstance(header, nib.Nifti1Header):
+        return bool(header["qform_code"] > 0 or header["sform_code"] > 0)
+    return not isinstance(header, nib.AnalyzeHeader)
 
 
 def save_volume(image: Nifti1Image, path: str | os.PathLike[str]) -> None:
@@ -100,8 +117,8 @@ def voxel_sizes(image: Nifti1Image) -> np.ndarray:
     return np.asarray(nib.affines.voxel_sizes(image.affine))
 
 
-def _read(path: Path, fewest: int = FEWEST_VOXELS) -> tuple[Any, np.ndarray]:
-    """The nibabel image and its values (I, J, K) as stored, after the checks that all volumes share."""
+def _read(path: Path, fewest: int = FEWEST_VOXELS, orientation: str = "") -> tuple[np.ndarray, np.ndarray]:
+    """The values (I, J, K) as stored and their (4, 4) affine, after the checks that all volumes share."""
     if not path.exists():
         raise VolumeError(f"{path}: no such file; give the path of a NIfTI, Analyze or MGZ volume")
     try:
@@ -125,9 +142,29 @@ def _read(path: Path, fewest: int = FEWEST_VOXELS) -> tuple[Any, np.ndarray]:
         raise VolumeError(
             f"{path}: a grid of {values.shape} voxels; a volume has {fewest} to {MOST_VOXELS} along each axis"
         )
-    if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-6:
+    affine = image.affine
+    if orientation:
+        affine = _affine_to(orientation, values.shape, image.header.get_zooms()[:3])
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
         raise VolumeError(f"{path}: its affine cannot be inverted; set the orientation and export again")
-    return image, values
+    return values, affine
+
+
+def _affine_to(orientation: str, shape: Sequence[int], sizes_mm: Sequence[float]) -> np.ndarray:
+    """(4, 4) affine of voxel axes that run to e.g. "LAS", with the middle of the volume at 0."""
+    axes = ["LR", "PA", "IS"]
+    world = [next((row for row, pair in enumerate(axes) if code in pair), 3) for code in orientation]
+    if sorted(world) != [0, 1, 2]:
+        raise VolumeError(
+            f"orientation {orientation!r}: three letters, one each of L or R, P or A, I or S, say where the "
+            "voxel axes run to, such as LAS"
+        )
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    for axis, (row, code) in enumerate(zip(world, orientation, strict=True)):
+        affine[row, axis] = sizes_mm[axis] * (1 if code in "RAS" else -1)
+    affine[:3, 3] = -affine[:3, :3] @ (np.array(shape) - 1) / 2
+    return affine
 
 
 def _canonical(values: np.ndarray, affine: np.ndarray) -> Nifti1Image:

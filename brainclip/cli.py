@@ -82,7 +82,11 @@ def parser() -> argparse.ArgumentParser:
     pairs = verb(
         "pairs", _pairs, "cut scans into slices with captions, by a source and a folder or by a recipe"
     )
-    pairs.add_argument("source", metavar="SOURCE|RECIPE", help="ixi, bids, simulated, or a recipe (.toml)")
+    pairs.add_argument(
+        "source",
+        metavar="SOURCE|RECIPE",
+        help="oasis1, oasis2, oasis3, ixi, hcp, bids, folder, simulated, or a recipe (.toml)",
+    )
     pairs.add_argument(
         "input", type=Path, nargs="?", metavar="INPUT", help="folder of scans (not with a recipe)"
     )
@@ -98,6 +102,13 @@ def parser() -> argparse.ArgumentParser:
     )
     pairs.add_argument("--limit", type=_at_least_one, metavar="N", help="only the first N subjects")
     pairs.add_argument(
+        "--keep",
+        nargs="+",
+        default=(),
+        metavar="VALUE",
+        help="who stays besides the healthy: values of the data set's health column (0.5), blank, or all",
+    )
+    pairs.add_argument(
         "--linear", action="store_true", help="affine registration only: faster, labels less exact"
     )
     pairs.add_argument(
@@ -107,7 +118,17 @@ def parser() -> argparse.ArgumentParser:
         help="brain extraction of whole heads that come without a mask (network, bundled)",
     )
     pairs.add_argument("--seed", type=int, default=0)
-    pairs.add_argument("--workers", type=_at_least_one, default=2)
+    pairs.add_argument("--workers", type=_at_least_one, default=2, help="processes on this machine (2)")
+    pairs.add_argument(
+        "--dask",
+        nargs="?",
+        const="local",
+        metavar="ADDRESS",
+        help="run on Dask: its scheduler's address; without one, --workers processes on this machine",
+    )
+    pairs.add_argument(
+        "--shards", action="store_true", help="write OUT/shards as well: WebDataset tar files of the pairs"
+    )
     _add_overrides(pairs)
 
     strip = verb("strip", _strip, "mask the brain of a head, or train the network that does (by a recipe)")
@@ -120,6 +141,10 @@ def parser() -> argparse.ArgumentParser:
         "--split", choices=("validation", "test"), help="measure a trained recipe on held-out heads instead"
     )
     _add_overrides(strip)
+
+    qc = verb("qc", _qc, "write a page to look a folder of pairs over, the doubtful cases first")
+    qc.add_argument("folder", type=Path, metavar="FOLDER", help="that `brainclip pairs` has written")
+    qc.add_argument("--out", type=Path, metavar="X.html", help="default: FOLDER/qc.html")
 
     for stage, summary in {
         "clip": "train CLIP on pairs",
@@ -233,6 +258,11 @@ def _pairs(asked: argparse.Namespace) -> str:
             raise BrainclipError(
                 f"{asked.source}: a recipe names its own folders; leave INPUT and --out away"
             )
+        if asked.dask or asked.shards:
+            raise BrainclipError(
+                f"{asked.source}: a recipe says this in its pairs tables; instead of --dask or --shards give "
+                "--set pairs.NAME.dask=local or pairs.NAME.shards=true"
+            )
         return run_stage("pairs", Path(asked.source), overrides=asked.overrides, dry_run=asked.dry_run)
     if asked.input is None or asked.out is None:
         raise BrainclipError("pairs needs a recipe (.toml), or a source, a folder of scans and --out")
@@ -248,10 +278,13 @@ def _pairs(asked: argparse.Namespace) -> str:
         masks=asked.masks,
         modalities=asked.modalities,
         limit=asked.limit,
+        keep=asked.keep,
         nonlinear=not asked.linear,
         strip=asked.strip,
         seed=asked.seed,
         workers=asked.workers,
+        dask=asked.dask,
+        shards=asked.shards,
         dry_run=asked.dry_run,
     )
     counts = ", ".join(
@@ -294,6 +327,18 @@ def _strip(asked: argparse.Namespace) -> str:
         outline(volume, mask, asked.picture)
     millilitres = mask.get_fdata().sum() * voxel_sizes(mask).prod() / 1000
     return f"strip: {asked.out} ({millilitres:.0f} ml by {asked.method})"
+
+
+def _qc(asked: argparse.Namespace) -> str:
+    from atlas.quality_page import write_quality_page
+    from atlas.records import read_dataset
+
+    out = asked.out or asked.folder / "qc.html"
+    read_dataset(asked.folder)
+    if asked.dry_run:
+        return f"qc: would write {out}"
+    counts = write_quality_page(asked.folder, out)
+    return f"qc: {out} ({counts}, {out.stat().st_size / 1e6:.1f} MB)"
 
 
 def _train(asked: argparse.Namespace) -> str:

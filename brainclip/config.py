@@ -41,11 +41,30 @@ class PairsRecipe:
     masks: str = ""
     every_mm: float = 6.0
     modalities: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()  # who stays besides the healthy: values of the health column, "blank", "all"
     nonlinear: bool = True
     strip: str = "network"  # brain extraction of whole heads without a mask, as atlas.strip names it
     limit: int = 0  # subjects; 0: all
     workers: int = 2
+    dask: str = ""  # a scheduler's address, or "local"; empty: a pool of `workers` processes
+    shards: bool = False  # WebDataset shards as well
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class AugmentRecipe:
+    """Geometric augmentation of slices, each number a bound; 0: not at all.
+
+    rotate_degrees, scale (0.05: 5 % larger or smaller), shift_mm: one affine for the slice. elastic_mm: the
+    largest displacement of a smooth random field. mirror: share of slices whose sides change places, in the
+    picture, the facts and so the caption.
+    """
+
+    mirror: float = 0.0
+    rotate_degrees: float = 0.0
+    scale: float = 0.0
+    shift_mm: float = 0.0
+    elastic_mm: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -83,6 +102,7 @@ class ClipRecipe(TrainingRecipe):
     text_width: int = 192
     text_layers: int = 4
     head_width: int = 64
+    augment: AugmentRecipe = field(default_factory=AugmentRecipe)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""PairDataset: the only torch Dataset. Slices and facts of one or more pairs folders."""
+"""PairDataset: the only torch Dataset. Slices and facts of pairs folders, whether files or shards."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.data import Dataset
 
-from atlas.pairs import Pair, read_dataset, read_pairs
-from brainclip.config import Recipe, TrainingRecipe
+from atlas.facts import Facts, mirrored
+from atlas.records import Pair, read_dataset, read_pairs, read_picture
+from brainclip.config import AugmentRecipe, Recipe, TrainingRecipe
 from brainclip.errors import PairsError
 
 
@@ -71,15 +74,37 @@ class PairDataset(Dataset[tuple[Tensor, Pair]]):
         return self._cache[torch.as_tensor(np.asarray(indices))][:, None].float() / 255
 
     def _read(self, index: int) -> Tensor:
-        path = self.folders[self.folder_of[index]] / self.pairs[index].file_name
+        folder = self.folders[self.folder_of[index]]
+        path = folder / self.pairs[index].file_name
         try:
-            with Image.open(path) as image:
+            with Image.open(io.BytesIO(read_picture(folder, self.pairs[index]))) as image:
                 pixels = np.array(image.convert("L"))
         except (OSError, UnidentifiedImageError) as error:
             raise PairsError(f"{path}: cannot be read ({error}); run `brainclip pairs` again") from None
         if pixels.shape != (self.size, self.size):
             raise PairsError(f"{path}: {pixels.shape} pixels, the dataset says {self.size} x {self.size}")
         return torch.from_numpy(pixels)
+
+    def augmented(
+        self, indices: Sequence[int] | np.ndarray, how: AugmentRecipe, *, seed: int, step: int
+    ) -> tuple[Tensor, list[Facts]]:
+        """Slices (B, 1, H, W) in [0, 1] changed in their geometry, and the facts that are true of them.
+
+        Each slice's change is a function of (seed, step, index) alone. Areas of regions are left as they are.
+        """
+        images, rows = self.images(indices), [self.pairs[index].facts for index in indices]
+        if how == AugmentRecipe():
+            return images, rows
+        pixels_per_mm = 1 / float(self.geometry["spacing_mm"])
+        changed = []
+        for row, index in enumerate(indices):
+            generator = np.random.default_rng([seed, step, int(index), 2])
+            image = images[row : row + 1]
+            if generator.random() < how.mirror:
+                image = mirror(image) if rows[row].plane != "sagittal" else image
+                rows[row] = mirrored(rows[row])
+            changed.append(warp(image, how, generator, pixels_per_mm=pixels_per_mm))
+        return torch.cat(changed), rows
 
     def draw(self, batch: int, seed: int, step: int) -> np.ndarray:
         """Indices (batch,) of step `step`: a function of (seed, step) alone. Each folder fills its share,
@@ -91,6 +116,36 @@ class PairDataset(Dataset[tuple[Tensor, Pair]]):
             size = self.starts[folder + 1] - self.starts[folder]
             parts.append(self.starts[folder] + generator.choice(size, size=count, replace=count > size))
         return generator.permutation(np.concatenate(parts))
+
+
+def mirror(images: Tensor) -> Tensor:
+    """Axial or coronal slices (B, 1, H, W) with the sides changed about x = 0, which is column W // 2."""
+    flipped = images.flip(-1)
+    return flipped if images.shape[-1] % 2 else flipped.roll(1, -1)
+
+
+def warp(
+    image: Tensor, how: AugmentRecipe, generator: np.random.Generator, *, pixels_per_mm: float
+) -> Tensor:
+    """A slice (1, 1, H, W) turned, scaled, shifted and bent within the bounds; outside it is black."""
+    turn = np.deg2rad(generator.uniform(-how.rotate_degrees, how.rotate_degrees))
+    scale = np.exp(generator.uniform(-1, 1) * np.log1p(how.scale))
+    size = image.shape[-1]
+    per_mm = 2 * pixels_per_mm / size  # grid_sample counts from -1 to 1
+    shift = generator.uniform(-1, 1, 2) * how.shift_mm * per_mm
+    bend = generator.uniform(-1, 1, (1, 2, 5, 5)) * how.elastic_mm * per_mm
+    if not (turn or scale != 1 or shift.any() or bend.any()):
+        return image  # sampling on the same grid would still round
+    matrix = np.array([[np.cos(turn), -np.sin(turn), shift[0]], [np.sin(turn), np.cos(turn), shift[1]]])
+    matrix[:, :2] /= scale
+    grid = functional.affine_grid(
+        torch.from_numpy(matrix)[None].float(), [1, 1, size, size], align_corners=False
+    )
+    field = functional.interpolate(
+        torch.from_numpy(bend).float(), size=(size, size), mode="bicubic", align_corners=True
+    )
+    grid = grid + field.permute(0, 2, 3, 1)  # (1, 2, H, W) -> (1, H, W, 2)
+    return functional.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
 def training_data(recipe: Recipe, stage: TrainingRecipe, split: str = "train") -> PairDataset:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,9 @@ import atlas.prepare
 from atlas.atlas import load_atlas
 from atlas.cohort import SPLITS, assign_splits, ventricle_sizes
 from atlas.errors import PairsError, RegistrationError, SourceError
-from atlas.pairs import read_dataset, read_pairs, write_pairs
-from atlas.records import facts_of, line_of
+from atlas.overlay import VIEW
+from atlas.pairs import _licence, read_dataset, read_pairs, write_pairs
+from atlas.records import facts_of, line_of, read_metadata
 from atlas.slices import Geometry
 from atlas.volume import resample, save_volume
 
@@ -149,13 +151,16 @@ def test_a_run_that_lost_pieces_is_finished_byte_for_byte(cohort, pairs_folder, 
     shutil.copytree(pairs_folder, damaged)
     # what a kill leaves: no manifest, one subject's pictures without its file, half-written temporaries
     (damaged / "dataset.json").unlink()
-    (damaged / "metadata.jsonl").unlink()
+    for split in SPLITS:
+        (damaged / split / "metadata.jsonl").unlink()
     (damaged / "subjects" / "sub-02.jsonl").unlink()
     victim = next(damaged.glob("*/sub-02"))
     next(victim.glob("*.png")).write_bytes(b"half a picture")
     (victim / "T1_axial_+999.0.png").write_bytes(b"a picture that should not be there")
     (damaged / "subjects" / ".sub-02.jsonl.4242.partial").write_text('{"subj')
     (damaged / ".partial" / "sub-03.4242").mkdir(parents=True)
+    (damaged / ".shards.partial").mkdir()
+    (damaged / "test" / ".metadata.jsonl.4242.partial").write_text('{"file_')
     with pytest.raises(PairsError, match=r"no dataset.json, so this is no complete folder of pairs"):
         read_pairs(damaged)
     build(cohort, damaged)
@@ -244,15 +249,21 @@ def test_damaged_folders_are_refused(pairs_folder, tmp_path):
     with pytest.raises(PairsError, match=r"dataset.json lists \d+ pairs, metadata.jsonl \d+, and there are"):
         read_pairs(copy)
 
-    lines = (pairs_folder / "metadata.jsonl").read_text().splitlines()
-    moved = json.loads(lines[0]) | {"split": "test"}
-    moved["split"] = next(split for split in SPLITS if split != json.loads(lines[0])["split"])
-    (copy / "metadata.jsonl").write_text("\n".join([json.dumps(moved), *lines[1:]]) + "\n")
-    with pytest.raises(PairsError, match="subject 'sub-01' is in both"):
+    lines = (pairs_folder / "train" / "metadata.jsonl").read_text().splitlines()
+    moved = json.loads(lines[0])
+    (copy / "train" / "metadata.jsonl").write_text(
+        "\n".join([json.dumps(moved | {"split": "test"}), *lines[1:]])
+    )
+    with pytest.raises(PairsError, match=f"subject '{moved['subject']}' is in both test and train"):
         read_pairs(copy)
 
-    (copy / "metadata.jsonl").write_text("\n".join([*lines[1:], lines[0][:50]]))
+    (copy / "train" / "metadata.jsonl").write_text("\n".join([*lines[1:], lines[0][:50]]))
     with pytest.raises(PairsError, match="not readable as JSON lines"):
+        read_pairs(copy)
+
+    for split in SPLITS:
+        (copy / split / "metadata.jsonl").unlink()
+    with pytest.raises(PairsError, match=r"train/metadata.jsonl: missing; copy the folder again"):
         read_pairs(copy)
 
     (copy / "volumes.jsonl").unlink()
@@ -270,13 +281,89 @@ def test_damaged_folders_are_refused(pairs_folder, tmp_path):
 
 
 def test_every_line_has_the_same_columns_and_gives_the_facts_back(pairs_folder):
-    lines = [json.loads(line) for line in (pairs_folder / "metadata.jsonl").read_text().splitlines()]
+    lines = list(read_metadata(pairs_folder))
     assert len({tuple(line) for line in lines}) == 1
     for seed in range(50):
         facts = random_facts(seed)
         line = json.loads(json.dumps(line_of("train/a/b.png", "a", "train", "", facts)))
         assert tuple(line) == tuple(lines[0])
         assert facts_of(line, {}) == facts
+
+
+def test_each_split_lists_its_own_pictures_as_an_imagefolder_does(pairs_folder):
+    for split in SPLITS:
+        folder = pairs_folder / split
+        lines = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+        pictures = {str(path.relative_to(folder)) for path in folder.rglob("*.png")}
+        assert {line["file_name"] for line in lines} == pictures
+        assert len(lines) == len(pictures) > 0
+        assert all(line["text"] and line["split"] == split for line in lines)
+
+
+def test_a_folder_with_one_list_for_all_splits_gives_the_same_pairs(pairs_folder, tmp_path):
+    older = tmp_path / "pairs"
+    shutil.copytree(pairs_folder, older)
+    lines = sorted(read_metadata(pairs_folder), key=lambda line: line["subject"])
+    (older / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for split in SPLITS:
+        (older / split / "metadata.jsonl").unlink()
+    for split in SPLITS:
+        assert read_pairs(older, split) == read_pairs(pairs_folder, split)
+    assert read_dataset(older)["content_sha256"] == read_dataset(pairs_folder)["content_sha256"]
+
+
+def test_each_visit_has_its_similarity_and_an_overlay_in_colours(pairs_folder):
+    for subject in SUBJECTS:
+        header = json.loads((pairs_folder / "subjects" / f"{subject}.jsonl").read_text().splitlines()[0])
+        assert header["sessions"][""]["similarity"] > 0.1  # the template itself, moved
+        with Image.open(pairs_folder / "overlays" / f"{subject}.webp") as picture:
+            assert picture.size == (3 * VIEW, VIEW)
+            pixels = np.asarray(picture.convert("RGB")).astype(int)
+        assert (np.ptp(pixels, axis=2) > 80).sum() > 500  # outlines
+        assert ((np.ptp(pixels, axis=2) < 20) & (pixels[..., 0] > 80)).sum() > 2000  # grey brain
+
+
+@pytest.mark.skipif(find_spec("distributed") is None, reason="dask is not installed")
+def test_subjects_added_on_a_dask_cluster_have_the_same_bytes_and_the_others_are_left(
+    cohort, pairs_folder, tmp_path
+):
+    out = tmp_path / "pairs"
+    shutil.copytree(pairs_folder, out)
+    for name in ("sub-01", "sub-03"):
+        (out / "subjects" / f"{name}.jsonl").unlink()
+        (out / "overlays" / f"{name}.webp").unlink()
+        shutil.rmtree(next(out.glob(f"*/{name}")))
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("*/sub-02/*.png")}
+    build(cohort, out, workers=2, dask="local")
+    assert contents(out) == contents(pairs_folder)
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*/sub-02/*.png")} == kept
+
+
+@pytest.mark.skipif(find_spec("distributed") is None, reason="dask is not installed")
+def test_a_scheduler_that_does_not_answer_is_one_sentence(cohort, pairs_folder, tmp_path, monkeypatch):
+    shutil.copytree(pairs_folder, tmp_path / "pairs")
+    (tmp_path / "pairs" / "subjects" / "sub-03.jsonl").unlink()
+    with pytest.raises(PairsError, match="--dask nonsense://here: no scheduler answers there"):
+        build(cohort, tmp_path / "pairs", dask="nonsense://here")
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(PairsError, match=r"Dask is not installed; pip install 'brainclip\[dask\]'"):
+        build(cohort, tmp_path / "pairs", dask="local")
+
+
+@pytest.mark.parametrize(
+    ("description", "licence"),
+    [
+        ({"Name": "Brains", "License": "CC0"}, "Brains: CC0"),
+        ({"Name": "Brains"}, "as given in the data set's dataset_description.json"),
+    ],
+)
+def test_the_licence_is_the_data_sets_own(tmp_path, description, licence):
+    (tmp_path / "dataset_description.json").write_text(json.dumps(description))
+    assert _licence("bids", tmp_path) == licence
+    assert _licence("ixi", tmp_path / "elsewhere").startswith("IXI (brain-development.org), CC BY-SA 3.0")
+    (tmp_path / "dataset_description.json").write_text("[1")
+    with pytest.raises(SourceError, match="not a JSON object"):
+        _licence("bids", tmp_path)
 
 
 def test_splits_have_the_asked_shares_and_no_subject_moves():

@@ -13,7 +13,7 @@ import pytest
 from nibabel import Nifti1Image
 
 from atlas.errors import SourceError
-from atlas.sources import SOURCES, find_scans
+from atlas.sources import RULES, SOURCES, find_scans
 
 DATA = Path(os.environ.get("BRAINCLIP_DATA", Path(__file__).parents[2] / "shared" / "data"))
 IXI_TABLE = """IXI_ID,"SEX_ID (1=m, 2=f)",HEIGHT,AGE
@@ -109,6 +109,7 @@ def test_the_table_may_lie_beside_the_folder_and_begin_with_a_byte_order_mark(tm
     [
         (IXI_TABLE.replace("AGE", "YEARS"), "column 'AGE' is missing; the table has IXI_ID"),
         ("IXI_ID,AGE\n12,30\n", "column 'SEX_ID \\(1=m, 2=f\\)' is missing"),
+        ("12,1,175,38.78\n13,2,164,\n", "its first line holds values .* put the line with 'IXI_ID'"),
         ("", "no rows"),
     ],
 )
@@ -206,7 +207,8 @@ def test_a_wrong_or_missing_participants_table_is_refused(tmp_path: Path) -> Non
 
 
 def test_every_source_has_an_adapter() -> None:
-    assert list(SOURCES) == ["ixi", "bids", "simulated"]
+    assert list(SOURCES) == ["ixi", "bids", "simulated", "oasis1", "oasis2", "oasis3", "hcp", "folder"]
+    assert set(RULES) == set(SOURCES)
 
 
 @pytest.mark.skipif(not (DATA / "ixi" / "IXI.xls").exists(), reason="needs IXI (BRAINCLIP_DATA)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -31,6 +32,7 @@ from atlas.strip_network import (
     to_blocks,
 )
 from atlas.volume import save_volume
+from atlas.workers import THREADS, _prepare_on_dask
 from brainclip import cli
 
 WIDTHS = (4, 4, 4, 4, 4)
@@ -276,18 +278,64 @@ def test_whole_head_without_a_mask_is_stripped_and_the_record_says_so(
     assert atlas.prepare._brain(scan, "network")[2] == "given"
 
 
-def test_pairs_begun_before_there_was_a_choice_go_on_and_a_change_is_refused(tmp_path: Path) -> None:
-    families, shares = {"a": "a"}, (1.0, 0.0, 0.0)
-    settings = Settings(Geometry(64, 3.0), 9.0, 0)
-    assert atlas.pairs._start(tmp_path / "out", "bids", settings, families, shares) == {"a": "train"}
-    path = tmp_path / "out" / "settings.json"
-    other = Settings(Geometry(64, 3.0), 9.0, 0, strip="hd-bet")
-    with pytest.raises(PairsError, match="strip = 'network', now strip = 'hd-bet'"):
-        atlas.pairs._start(tmp_path / "out", "bids", other, families, shares)
-    older = json.loads(path.read_text())
-    del older["strip"]
-    path.write_text(json.dumps(older))
-    assert atlas.pairs._start(tmp_path / "out", "bids", settings, families, shares) == {"a": "train"}
+def test_whole_head_whose_file_does_not_say_left_is_stripped_in_its_documented_orientation(
+    threshold: None, tmp_path: Path
+) -> None:
+    volume = egg()
+    head = Nifti1Image(np.asanyarray(volume.dataobj) + 10, volume.affine)
+    values = np.ascontiguousarray(in_orientation(head, "ASL").dataobj)
+    nib.save(nib.AnalyzeImage(values, np.diag([2.0, 2.0, 2.0, 1.0])), tmp_path / "head.img")
+    scan = Scan("oasis1", "a", "", "T1", tmp_path / "head.img", orientation="ASL")
+    brain, mask, origin = atlas.prepare._brain(scan, "network")
+    assert origin == "network" and nib.aff2axcodes(brain.affine) == ("R", "A", "S")
+    found, wanted = np.asanyarray(mask.dataobj) == 1, np.asanyarray(brain_mask(head).dataobj) == 1
+    assert np.array_equal(found, wanted)
+    assert found[:38].sum() > 1.02 * found[38:].sum()  # the knob in the subject's left
+
+
+def test_pairs_begun_before_there_was_a_choice_go_on_under_the_default_and_a_change_is_refused(
+    tmp_path: Path,
+) -> None:
+    out, settings = tmp_path / "out", Settings(Geometry(64, 3.0), 9.0, 0)
+    other = replace(settings, strip="hd-bet")
+
+    def start(settings: Settings, keep: tuple[str, ...] = ()) -> dict[str, str]:
+        return atlas.pairs._start(out, "bids", settings, {"a": "a"}, (1.0, 0.0, 0.0), keep)
+
+    assert start(settings) == {"a": "train"}
+    older = json.loads((out / "settings.json").read_text())
+    assert older.pop("strip") == "network" and "keep" not in older
+    for _ in range(2):  # as it is written now, then as it was written before
+        assert start(settings) == {"a": "train"}
+        with pytest.raises(PairsError, match="strip = 'network', now strip = 'hd-bet'"):
+            start(other)
+        with pytest.raises(PairsError, match=r"keep = None, now keep = \['0.5'\]"):
+            start(settings, ("0.5",))
+        (out / "settings.json").write_text(json.dumps(older))
+
+
+def test_strip_and_keep_are_both_remembered(tmp_path: Path) -> None:
+    settings = Settings(Geometry(64, 3.0), 9.0, 0, strip="mri_synthstrip")
+    begun = (tmp_path / "out", "bids", settings, {"a": "a"}, (1.0, 0.0, 0.0))
+    assert atlas.pairs._start(*begun, ("blank", "0.5")) == {"a": "train"}
+    written = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert (written["strip"], written["keep"]) == ("mri_synthstrip", ["0.5", "blank"])
+    assert atlas.pairs._start(*begun, ("0.5", "blank")) == {"a": "train"}
+    with pytest.raises(PairsError, match=r"keep = \['0.5', 'blank'\], now keep = None"):
+        atlas.pairs._start(*begun, ())
+
+
+def test_a_dask_worker_without_the_tool_stops_before_it_rejects_anyone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PATH", *THREADS):
+        monkeypatch.setenv(name, str(tmp_path) if name == "PATH" else "1")
+    monkeypatch.chdir(tmp_path)
+    scan = Scan("bids", "a", "", "T1", tmp_path / "head.nii.gz")
+    job = ([scan], "train", tmp_path / "pairs", Settings(Geometry(64, 3.0), 9.0, 0, strip="hd-bet"))
+    with pytest.raises(VolumeError, match="hd-bet is not installed"):
+        _prepare_on_dask(str(tmp_path), job)
+    assert not (tmp_path / "pairs").exists()
 
 
 def test_strip_writes_mask_and_picture(

@@ -15,7 +15,19 @@ from conftest import ROOT
 from brainclip import cli
 
 TINY = str(ROOT / "recipes" / "tiny.toml")
-VERBS = ("simulate", "pairs", "strip", "clip", "vae", "prior", "decoder", "generate", "embed", "evaluate")
+VERBS = (
+    "simulate",
+    "pairs",
+    "strip",
+    "qc",
+    "clip",
+    "vae",
+    "prior",
+    "decoder",
+    "generate",
+    "embed",
+    "evaluate",
+)
 
 
 def mistake(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -64,6 +76,8 @@ def model(tmp_path: Path) -> Path:
         (["evaluate", TINY, "--prompts", "0"], "argument --prompts: 0 is below 1"),
         (["pairs", "ixi"], "needs a recipe (.toml), or a source, a folder of scans and --out"),
         (["pairs", TINY, "somewhere"], "a recipe names its own folders"),
+        (["pairs", TINY, "--shards"], "give --set pairs.NAME.dask=local or pairs.NAME.shards=true"),
+        (["qc", "none"], "none: no dataset.json, so this is no complete folder of pairs"),
         (["simulate", "x", "--spacing", "-1"], "argument --spacing: -1 is not above 0"),
         (["simulate", "x", "--subjects", "two"], "argument --subjects: invalid whole number value: 'two'"),
         (["generate", "axial T1 slice"], "required: --out"),
@@ -127,7 +141,9 @@ def test_unusable_slice_is_refused(
     assert "scan.nii.gz" in mistake(argv, capsys)
 
 
-@pytest.mark.parametrize("source", ["ixi", "bids", "simulated", "nonesuch"])
+@pytest.mark.parametrize(
+    "source", ["ixi", "bids", "simulated", "oasis1", "oasis2", "oasis3", "hcp", "folder", "nonesuch"]
+)
 def test_pairs_of_a_folder_without_scans_are_refused(
     source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

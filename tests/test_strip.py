@@ -6,11 +6,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from nibabel import Nifti1Image
 
+from atlas.sources import Scan
 from atlas.strip import WEIGHTS as BUNDLED
 from atlas.strip_network import load_network
 from atlas.volume import save_volume
@@ -18,7 +20,7 @@ from brainclip import cli
 from brainclip.config import read_recipe
 from brainclip.errors import RecipeError
 from brainclip.evaluate.strip import measure_strip
-from brainclip.train.heads import Head, label_map_head
+from brainclip.train.heads import Head, label_map_head, scan_head
 from brainclip.train.heads_random import draw_example, eroded, paint, rotation, thick
 from brainclip.train.strip import WEIGHTS, StripRecipe, dice, draw_batch, load_heads, train_strip
 from brainclip.weights import read_weights
@@ -155,6 +157,26 @@ def test_a_batch_depends_on_seed_and_step_alone(recipe: StripRecipe) -> None:
     assert once["images"].shape == once["brains"].shape == (2, 1, 64, 40, 36)
     assert set(once["brains"].unique().tolist()) == {0.0, 1.0}
     assert once["images"].min() >= 0 and once["images"].max() <= 1.2
+
+
+def test_head_whose_file_does_not_say_left_is_learned_in_its_documented_orientation(tmp_path: Path) -> None:
+    values = np.zeros(SHAPE, np.int16)
+    values[4:26, 5:30, 3:25] = 300
+    values[6:12, 8:20, 5:15] = 900  # the brain, off the middle on every axis
+    turn = nib.orientations.ornt_transform(
+        nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt("ASL")
+    )
+    turned = np.ascontiguousarray(nib.orientations.apply_orientation(values, turn))
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])  # of which Analyze keeps the sizes alone
+    nib.save(nib.AnalyzeImage(turned, affine), tmp_path / "head.img")
+    nib.save(nib.AnalyzeImage((turned == 900).astype(np.int16), affine), tmp_path / "bare.img")
+    placed = Nifti1Image((values == 900).astype(np.int32), affine)
+    save_volume(placed, tmp_path / "placed.nii.gz")
+    for mask in ("bare.img", "placed.nii.gz"):
+        scan = Scan("oasis1", "a", "", "T1", tmp_path / "head.img", mask=tmp_path / mask, orientation="ASL")
+        head = scan_head(scan)
+        assert np.array_equal(head.brain.numpy() == 1, values == 900)
+        assert np.array_equal(head.values.numpy() > 0.9, values == 900)
 
 
 def test_label_map_gains_the_sinus_and_loses_the_cord(folder: Path, tmp_path: Path) -> None:

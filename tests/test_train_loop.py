@@ -101,6 +101,18 @@ def test_another_recipe_in_the_same_folder_is_refused_with_both_values(tmp_path:
         train(line_stage(), other, tmp_path, facts(other))
 
 
+def test_a_run_from_before_a_setting_existed_goes_on_under_its_default_only(tmp_path: Path) -> None:
+    train(line_stage(), RECIPE, tmp_path, facts())
+    run = json.loads((tmp_path / "run.json").read_text())
+    del run["recipe"]["clip_norm"]
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    train(line_stage(), RECIPE, tmp_path, facts())
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    other = TrainingRecipe(**(as_dict(RECIPE) | {"clip_norm": 2.0}))
+    with pytest.raises(RecipeError, match=r"clip_norm = 1\.0, the recipe says 2\.0"):
+        train(line_stage(), other, tmp_path, facts(other))
+
+
 def test_rate_rises_stays_and_falls() -> None:
     recipe = TrainingRecipe(steps=100, warmup=10, decay=20, rate=1.0)
     rates = [rate_at(step, recipe) for step in range(100)]

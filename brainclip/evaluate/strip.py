@@ -11,8 +11,9 @@ from nibabel.spaces import vox2out_vox
 from PIL import Image
 from scipy import ndimage
 
+from atlas.sources import load_mask
 from atlas.strip import brain_mask
-from atlas.volume import load_labels, load_volume, resample, voxel_sizes
+from atlas.volume import load_volume, resample, voxel_sizes
 from brainclip.errors import RecipeError
 from brainclip.train.heads import find_split_scans
 from brainclip.train.strip import WEIGHTS, StripRecipe, dice
@@ -34,8 +35,9 @@ def measure_strip(recipe: StripRecipe, split: str) -> dict[str, float]:
     for scan in scans:
         if assigned[scan.subject] != split or scan.mask is None:
             continue
-        mask = brain_mask(load_volume(scan.path), weights=weights)
-        given = resample(load_labels(scan.mask), mask.affine, mask.shape, order=0)
+        volume = load_volume(scan.path, orientation=scan.orientation)
+        mask = brain_mask(volume, weights=weights)
+        given = resample(load_mask(scan, volume), mask.affine, mask.shape, order=0)
         true = torch.from_numpy(np.asanyarray(given.dataobj) > 0)
         found = torch.from_numpy(np.asanyarray(mask.dataobj) > 0)
         voxel_ml = float(np.prod(voxel_sizes(mask))) / 1000

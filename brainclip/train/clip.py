@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from atlas.caption import Caption, caption
+from atlas.facts import Facts
 from atlas.truth import facet_table, mention_table, truth_of_tables
 from brainclip.clip import Clip, new_clip, train_tokenizer
 from brainclip.config import Recipe, as_dict
@@ -63,8 +65,13 @@ def jitter(images: Tensor, generator: np.random.Generator) -> Tensor:
 
 def drawn_captions(data: PairDataset, indices: np.ndarray, seed: int, step: int) -> list[Caption]:
     """A caption for each pair, from (seed, step, row) alone."""
+    return captions_of([data.pairs[i].facts for i in indices], seed, step)
+
+
+def captions_of(facts: Sequence[Facts], seed: int, step: int) -> list[Caption]:
+    """A caption for each slice of a batch, from (seed, step, row) alone."""
     first = step_seed(seed, step) * 4096
-    return [caption(data.pairs[i].facts, seed=(first + row) % 2**32) for row, i in enumerate(indices)]
+    return [caption(row_facts, seed=(first + row) % 2**32) for row, row_facts in enumerate(facts)]
 
 
 def corpus(data: PairDataset, seed: int) -> list[str]:
@@ -92,10 +99,12 @@ def train_clip(recipe: Recipe) -> dict[str, float]:
 
     def batch(step: int) -> Batch:
         indices = data.draw(stage.batch, stage.seed, step)
-        captions = drawn_captions(data, indices, stage.seed, step)
-        positives = truth_of_tables(mention_table([c.mentioned for c in captions]), facets.take(indices))
+        images, facts = data.augmented(indices, stage.augment, seed=stage.seed, step=step)
+        captions = captions_of(facts, stage.seed, step)
+        shown = facet_table(facts) if stage.augment.mirror else facets.take(indices)
+        positives = truth_of_tables(mention_table([c.mentioned for c in captions]), shown)
         np.fill_diagonal(positives, True)
-        images = jitter(data.images(indices), np.random.default_rng([stage.seed, step, 1]))
+        images = jitter(images, np.random.default_rng([stage.seed, step, 1]))
         tokens = clip.tokenize([c.text for c in captions])
         return {"images": images, "tokens": tokens, "positives": torch.from_numpy(positives)}
 

@@ -67,7 +67,9 @@ def sample_sheet(
     decoder: Decoder, data: PairDataset, whitened: Tensor, run: Path, step: int, recipe: DecoderRecipe
 ) -> None:
     """samples/<step>.png: held-out slices above, pictures decoded from their true embeddings below."""
-    chosen = np.linspace(0, len(data) - 1, SHOWN).astype(int)
+    areas = np.array([sum(pair.facts.regions.values()) for pair in data.pairs])
+    large = np.flatnonzero(areas >= np.median(areas))  # the brain's ends show little
+    chosen = large[np.linspace(0, len(large) - 1, SHOWN).astype(int)]
     made = decoder.sample(
         whitened[chosen], list(range(SHOWN)), steps=recipe.sampling_steps, guidance=recipe.guidance
     )

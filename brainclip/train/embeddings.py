@@ -1,4 +1,4 @@
-"""Whitened image embeddings of a dataset, computed once per CLIP and kept for the prior and the decoder."""
+"""Whitened image embeddings, computed once per CLIP and pairs folder, for the prior and the decoder."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ from brainclip.train.clip import embed_all
 
 @torch.no_grad()
 def whitened_embeddings(clip: Clip, data: PairDataset, folder: Path) -> Tensor:
-    """(N, D) float32, row i for pair i; read from `folder` when this CLIP has embedded this data before."""
-    path = folder / f"{digest([clip.hash, data.hash, data.split])}.safetensors"
-    if path.is_file():
-        return load_file(path)["whitened"]
-    folder.mkdir(parents=True, exist_ok=True)
-    whitened = clip.whiten(embed_all(clip, data, np.arange(len(data)))).contiguous()
-    temporary = path.with_name(path.name + ".tmp")
-    save_file({"whitened": whitened}, temporary)
-    os.replace(temporary, path)
-    return whitened
+    """(N, D) float32, row i for pair i; a pairs folder that this CLIP has embedded before is read from
+    `folder`."""
+    parts = []
+    for number, dataset in enumerate(data.datasets):
+        path = folder / f"{digest([clip.hash, dataset['content_sha256'], data.split])}.safetensors"
+        if not path.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            rows = np.arange(data.starts[number], data.starts[number + 1])
+            temporary = path.with_name(path.name + ".tmp")
+            save_file({"whitened": clip.whiten(embed_all(clip, data, rows)).contiguous()}, temporary)
+            os.replace(temporary, path)
+        parts.append(load_file(path)["whitened"])
+    return torch.cat(parts)

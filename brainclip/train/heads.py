@@ -16,7 +16,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from atlas.masks import closed, largest
-from atlas.sources import Scan, find_scans
+from atlas.sources import Scan, find_scans, load_mask
 from atlas.strip import GRID_MM, at_grid
 from atlas.strip_network import scaled
 from atlas.volume import load_labels, load_volume, same_grid
@@ -49,7 +49,8 @@ def scan_head(scan: Scan) -> Head:
     """A real head with the mask given beside it. RecipeError when there is none."""
     if scan.mask is None:
         raise RecipeError(f"{scan.path}: has no mask beside it; a brain extraction is learned from masks")
-    volume, mask = load_volume(scan.path), load_labels(scan.mask)
+    volume = load_volume(scan.path, orientation=scan.orientation)
+    mask = load_mask(scan, volume)
     inside = (np.asanyarray(mask.dataobj) > 0).astype(np.uint8)
     brain = at_grid(Nifti1Image(inside, mask.affine), order=0)
     on_grid = at_grid(volume)

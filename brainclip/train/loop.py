@@ -20,7 +20,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from brainclip.config import TrainingRecipe
+from brainclip.config import TrainingRecipe, as_dict
 from brainclip.errors import RecipeError, WeightsError
 from brainclip.weights import read_json, write_json
 
@@ -66,7 +66,7 @@ def train(stage: Stage, recipe: TrainingRecipe, run: Path, facts: dict[str, Any]
 
     accelerator = Accelerator(cpu=recipe.device == "cpu", mixed_precision=recipe.precision)
     run.mkdir(parents=True, exist_ok=True)
-    _check_same_recipe(run, facts)
+    _check_same_recipe(run, facts, as_dict(type(recipe)()))
     parameters = [
         p for p in stage.objective.parameters() if p.requires_grad
     ]  # a list: it is walked many times
@@ -133,16 +133,20 @@ def _with_average(
         average.restore(parameters)
 
 
-def _check_same_recipe(run: Path, facts: dict[str, Any]) -> None:
-    """Refuse to continue a run under another recipe; write run.json for a new one."""
+def _check_same_recipe(run: Path, facts: dict[str, Any], defaults: dict[str, Any]) -> None:
+    """Refuse to continue a run under another recipe; write run.json for a new one.
+
+    defaults: what a key means that is newer than the run.
+    """
     free = {"steps", "decay", "save_every", "sample_every", "device"}
     path = run / "run.json"
     if path.is_file():
         before = read_json(path)
         for key, value in facts["recipe"].items():
-            if key not in free and before["recipe"].get(key) != value:
+            found = before["recipe"].get(key, defaults.get(key))
+            if key not in free and found != value:
                 raise RecipeError(
-                    f"{run}: holds a run with {key} = {before['recipe'].get(key)!r}, the recipe says "
+                    f"{run}: holds a run with {key} = {found!r}, the recipe says "
                     f"{value!r}; use another folder or delete this one"
                 )
         if before["inputs"] != facts["inputs"]:

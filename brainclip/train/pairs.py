@@ -41,8 +41,11 @@ def make_pairs(recipe: Recipe) -> str:
             masks=Path(table.masks) if table.masks else None,
             modalities=table.modalities or None,
             limit=table.limit or None,
+            keep=table.keep,
             nonlinear=table.nonlinear,
             strip=table.strip,
+            dask=table.dask or None,
+            shards=table.shards,
         )
         lines.append(f"{name} {summary['pairs']} pairs, {summary['rejected']} rejected")
     return f"pairs: {Path(recipe.folder) / 'pairs'}: " + "; ".join(lines)

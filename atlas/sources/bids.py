@@ -1,0 +1,161 @@
+"""BIDS (bids.neuroimaging.io), and the simulated cohort, which is BIDS with true labels.
+
+participants.tsv and its .json (what coded values mean, the unit of age), sub-01_sessions.tsv (age and health
+at a visit), sub-*/[ses-*/]anat/*_{T1w,T2w,PDw,FLAIR}.nii.gz. Of several runs of a session the first is used.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from atlas.errors import SourceError
+from atlas.sources.health import health_column, is_healthy
+from atlas.sources.scan import Notes, Scan, field_strength, find_mask, note, read_json, stem
+from atlas.sources.tables import by_id, cell, need_column, number, person_facts, read_rows
+
+SUFFIXES = {"T1w": "T1", "T2w": "T2", "PDw": "PD", "FLAIR": "FLAIR"}
+TEMPLATE_ANATOMY = "icbm152"  # the simulator's name for it in participants.tsv
+IN_A_YEAR = {"year": 1.0, "month": 12.0, "week": 365.25 / 7, "day": 365.25}
+
+
+def bids_scans(folder: Path, masks: Path | None) -> tuple[list[Scan], Notes]:
+    """The scans of a BIDS folder."""
+    return _bids(folder, masks, source="bids")
+
+
+def simulated_scans(folder: Path, masks: Path | None) -> tuple[list[Scan], Notes]:
+    """The scans of a simulated cohort: BIDS, with the true labels of every subject as *_dseg.nii.gz."""
+    return _bids(folder, masks, source="simulated")
+
+
+def _bids(folder: Path, masks: Path | None, *, source: str) -> tuple[list[Scan], Notes]:
+    path = folder / "participants.tsv"
+    if not path.is_file():
+        raise SourceError(f"{path}: missing; a BIDS folder lists its people there (participant_id, age, sex)")
+    rows = _rows(path, "participant_id")
+    people = by_id(rows, "participant_id")
+    column = None if source == "simulated" else health_column(rows)
+    left_out: Notes = []
+    subjects = sorted(path for path in folder.glob("sub-*") if path.is_dir())
+    for name in sorted(set(people) - {path.name for path in subjects}):
+        left_out.append(note(name, folder / name, "listed in participants.tsv, but there is no such folder"))
+    scans: list[Scan] = []
+    for subject in subjects:
+        person = people.get(subject.name)
+        if person is None:
+            reason = "not listed in participants.tsv, so age and sex are unknown"
+            left_out.append(note(subject.name, subject, reason, kept=True))
+        found, notes = _subject(subject, person or {}, column, masks, source)
+        scans += found
+        left_out += notes
+    return scans, left_out
+
+
+def _subject(
+    subject: Path, person: dict[str, str], column: str | None, masks: Path | None, source: str
+) -> tuple[list[Scan], Notes]:
+    """The scans of one sub-* folder and what of it was left out."""
+    facts, doubts = person_facts(person)
+    left_out = [note(subject.name, subject, doubt, kept=True) for doubt in doubts]
+    visits = _visits(subject)
+    family = person.get("anatomy", "")
+    if family == TEMPLATE_ANATOMY:
+        family = ""  # else a cohort of the template alone had one split
+    scans: list[Scan] = []
+    seen: set[tuple[str, str]] = set()
+    for path in sorted([*subject.glob("anat/*.nii*"), *subject.glob("ses-*/anat/*.nii*")]):
+        suffix = stem(path).split("_")[-1]
+        modality = SUFFIXES.get(suffix)
+        if modality is None:
+            if suffix not in ("dseg", "mask"):
+                reason = f"{suffix} is not one of {', '.join(SUFFIXES)}"
+                left_out.append(note(subject.name, path, reason))
+            continue
+        session = path.parent.parent.name if path.parent.parent != subject else ""
+        if (session, modality) in seen:
+            reason = f"a further {suffix} of the same session; the first is used"
+            left_out.append(note(subject.name, path, reason))
+            continue
+        mask, reason = find_mask(stem(path), masks)
+        labels = None
+        if source == "simulated":
+            parts = [subject.name, *([session] if session else []), "dseg.nii.gz"]
+            labels = path.with_name("_".join(parts))
+            if not labels.is_file():
+                reason = f"the true labels {labels.name} are missing beside it"
+        if reason:
+            left_out.append(note(subject.name, path, reason))
+            continue
+        seen.add((session, modality))
+        visit = visits.get(session, {})
+        known = facts | person_facts(visit)[0] | field_strength(path.with_name(stem(path) + ".json"))
+        standing = _standing(person, visit, column)
+        if source == "simulated" or (standing is not None and is_healthy(standing)):
+            known["health"] = "healthy"
+        scans.append(
+            Scan(
+                source,
+                subject.name,
+                session,
+                modality,
+                path,
+                known,
+                mask,
+                labels,
+                family,
+                standing=standing,
+            )
+        )
+    if not seen:
+        reason = f"no scan among {', '.join(SUFFIXES)} that can be used"
+        left_out.append(note(subject.name, subject, reason))
+    return scans, left_out
+
+
+def _standing(person: dict[str, str], visit: dict[str, str], column: str | None) -> str | None:
+    """What is said of the person's health at a visit, else in general; None where no column is about it."""
+    at_visit = health_column([visit])
+    if at_visit is not None:
+        return visit[at_visit]
+    return person.get(column, "") if column is not None else None
+
+
+def _visits(subject: Path) -> dict[str, dict[str, str]]:
+    """session_id -> the row of sub-*_sessions.tsv; empty where there is no such table."""
+    path = subject / f"{subject.name}_sessions.tsv"
+    return by_id(_rows(path, "session_id"), "session_id") if path.is_file() else {}
+
+
+def _rows(path: Path, name: str) -> list[dict[str, str]]:
+    """The rows with headings in lower case, in the words and the unit that the .json beside it gives them."""
+    rows = read_rows(path)
+    need_column(path, rows, name)
+    prefix = "sub-" if name == "participant_id" else "ses-"
+    sidecar = path.with_suffix(".json")
+    legend = {key.lower(): value for key, value in read_json(sidecar).items()} if sidecar.is_file() else {}
+    table = []
+    for row in rows:
+        cells = {key.lower(): _meant(key.lower(), cell(value), legend) for key, value in row.items()}
+        if cells[name] and not cells[name].startswith(prefix):
+            cells[name] = prefix + cells[name]  # "01" for sub-01
+        table.append(cells)
+    return table
+
+
+def _meant(column: str, value: str, legend: dict[str, Any]) -> str:
+    """A cell as its legend means it: a code as its level's name, an age in months as years."""
+    entry = legend.get(column)
+    if not value or not isinstance(entry, dict):
+        return value
+    levels = entry.get("Levels")
+    if isinstance(levels, dict) and value in levels:
+        level = levels[value]
+        meaning = cell(level.get("Description") if isinstance(level, dict) else level)
+        understood = bool(person_facts({column: value})[0]) or is_healthy(value)
+        return value if understood else meaning or value
+    unit = str(entry.get("Units", "year")).lower().rstrip("s")
+    age = number(value)
+    if column == "age" and age is not None and IN_A_YEAR.get(unit, 1.0) != 1.0:
+        return f"{age / IN_A_YEAR[unit]:.2f}"
+    return value

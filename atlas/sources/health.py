@@ -1,0 +1,78 @@
+"""Who counts as healthy: the rule of each data set, as its documentation has it, and who stays besides.
+
+A caption says "healthy" only of those whom the rule calls so. Whoever else is to stay is named with `keep`:
+values of the data set's health column, "blank" for an empty cell, "all" for everyone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from atlas.errors import SourceError
+from atlas.sources.scan import Notes, Scan, note
+from atlas.sources.tables import cell, number
+
+SAID = "the column pathology, diagnosis, health or group says healthy or control; without it, everyone"
+RULES = {
+    "ixi": "everyone: IXI scanned healthy volunteers",
+    "bids": SAID,
+    "simulated": "everyone",
+    "oasis1": "CDR 0, or no CDR below 60 years, where none was rated",
+    "oasis2": "Group Nondemented: at every visit; Converted is not",
+    "oasis3": "CDR 0 at the clinical visit nearest to the scan, at most 365 days away",
+    "hcp": "everyone: HCP Young Adult took no one with a neurological or psychiatric disorder",
+    "folder": SAID,
+}
+
+HEALTH_COLUMNS = ("pathology", "diagnosis", "health", "group")
+HEALTHY_WORDS = {
+    *("healthy", "healthy control", "healthy controls", "healthy volunteer", "control", "controls"),
+    *("hc", "cn", "nc", "con", "ctrl", "normal", "cognitively normal", "nondemented"),
+    *("typically developing", "td"),
+}
+
+
+def is_healthy(said: str) -> bool:
+    """Whether a cell of a health column is a word for healthy."""
+    return said.lower().replace("_", " ").replace("-", " ") in HEALTHY_WORDS
+
+
+def health_column(rows: Sequence[dict[str, str]]) -> str | None:
+    """The column that tells the healthy from the others; `group` only if it names controls."""
+    for column in HEALTH_COLUMNS:
+        said = {row.get(column, "") for row in rows} - {""}
+        if said and (column != "group" or any(map(is_healthy, said))):
+            return column
+    return None
+
+
+def select(scans: Sequence[Scan], source: str, keep: Sequence[str]) -> tuple[list[Scan], Notes]:
+    """The scans of people who are healthy by the rule or stay by `keep`, and the others with the reason.
+
+    A scan without a standing (its data set says nothing of health) stays. Raises SourceError for a value in
+    `keep` that no scan has.
+    """
+    wanted = {_same(value) for value in keep}
+    there = {_same(scan.standing) for scan in scans if scan.standing is not None}
+    unknown = sorted(wanted - there - {"all"})
+    if unknown:
+        raise SourceError(
+            f"keep {unknown[0]!r}: no scan of {source!r} has it; its health column says "
+            f"{', '.join(sorted(there)) or 'nothing'}, and 'all' keeps everyone"
+        )
+    stay: list[Scan] = []
+    notes: Notes = []
+    for scan in scans:
+        healthy = scan.standing is None or scan.known.get("health") == "healthy"
+        if healthy or wanted & {"all", _same(scan.standing or "")}:
+            stay.append(scan)
+        else:
+            reason = f"not healthy ({RULES[source]}): the table says {_same(scan.standing or '')}"
+            notes.append(note(scan.subject, scan.path, reason))
+    return stay, notes
+
+
+def _same(standing: str) -> str:
+    """A value of a health column in one spelling: "0.50" -> "0.5", "" -> "blank"."""
+    found = number(standing)
+    return f"{found:g}" if found is not None else (cell(standing).lower() or "blank")
