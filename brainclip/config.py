@@ -93,6 +93,9 @@ class TrainingRecipe:
 class ClipRecipe(TrainingRecipe):
     """CLIP from scratch with two small open_clip towers."""
 
+    alike: float = (
+        0.0  # share of each batch in groups alike in plane, contrast and place, to learn the person
+    )
     vocabulary: int = 2048
     context: int = 77
     embedding: int = 192

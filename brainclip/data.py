@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,9 @@ from atlas.facts import Facts, mirrored
 from atlas.records import Pair, read_dataset, read_pairs, read_picture
 from brainclip.config import AugmentRecipe, Recipe, TrainingRecipe
 from brainclip.errors import PairsError
+
+GROUP = 16  # slices that are alike in a batch
+CELL_MM = 6.0
 
 
 class PairDataset(Dataset[tuple[Tensor, Pair]]):
@@ -106,16 +110,46 @@ class PairDataset(Dataset[tuple[Tensor, Pair]]):
             changed.append(warp(image, how, generator, pixels_per_mm=pixels_per_mm))
         return torch.cat(changed), rows
 
-    def draw(self, batch: int, seed: int, step: int) -> np.ndarray:
+    def draw(self, batch: int, seed: int, step: int, *, alike: float = 0.0) -> np.ndarray:
         """Indices (batch,) of step `step`: a function of (seed, step) alone. Each folder fills its share,
-        without repeats as long as it has enough pairs."""
+        without repeats as long as it has enough pairs.
+
+        alike: share of the batch in groups of 16 slices that have plane, contrast and place in common, so
+        that only the person tells them apart.
+        """
         generator = np.random.default_rng([seed, step])
-        counts = generator.multinomial(batch, self.shares)
+        groups = round(alike * batch / GROUP)
+        counts = generator.multinomial(batch - groups * GROUP, self.shares)
         parts = []
         for folder, count in enumerate(counts):
             size = self.starts[folder + 1] - self.starts[folder]
             parts.append(self.starts[folder] + generator.choice(size, size=count, replace=count > size))
+        for folder in generator.choice(len(self.shares), size=groups, p=self.shares):
+            first = generator.integers(self.starts[folder], self.starts[folder + 1])
+            near = self._neighbours[int(self._cell[first])]
+            parts.append(generator.choice(near, size=GROUP, replace=len(near) < GROUP))
         return generator.permutation(np.concatenate(parts))
+
+    @cached_property
+    def _cell(self) -> np.ndarray:
+        """(N,) the cell of each slice: folder, plane, contrast and place on a grid of 6 mm."""
+        places = [
+            (
+                self.folder_of[i],
+                pair.facts.plane,
+                pair.facts.modality,
+                (pair.facts.position_mm or 0) // CELL_MM,
+            )
+            for i, pair in enumerate(self.pairs)
+        ]
+        numbers = {place: number for number, place in enumerate(dict.fromkeys(places))}
+        return np.array([numbers[place] for place in places])
+
+    @cached_property
+    def _neighbours(self) -> list[np.ndarray]:
+        """The slices of each cell."""
+        order = np.argsort(self._cell, kind="stable")
+        return np.split(order, np.cumsum(np.bincount(self._cell))[:-1])
 
 
 def mirror(images: Tensor) -> Tensor:

@@ -167,3 +167,17 @@ def test_enlarging_by_a_tenth_enlarges_areas_by_its_square() -> None:
     assert max(areas) <= float(image.sum()) * 1.21 * 1.01
     assert min(areas) >= float(image.sum()) / 1.21 * 0.99
     assert max(areas) > float(image.sum()) * 1.15
+
+
+def test_batches_hold_groups_alike_in_all_but_the_person(data: PairDataset) -> None:
+    indices = data.draw(40, 1, 2, alike=0.8)
+    assert len(indices) == 40
+    assert np.array_equal(indices, data.draw(40, 1, 2, alike=0.8))
+    assert not np.array_equal(indices, data.draw(40, 1, 3, alike=0.8))
+    places = [
+        (facts.plane, facts.modality, float(facts.position_mm or 0) // 6)
+        for facts in (data.pairs[i].facts for i in indices)
+    ]
+    most = sorted((places.count(place) for place in set(places)), reverse=True)
+    assert sum(most[:2]) >= 32  # two groups of 16, or one of 32
+    assert np.array_equal(data.draw(40, 1, 2, alike=0.0), data.draw(40, 1, 2))

@@ -98,7 +98,7 @@ def train_clip(recipe: Recipe) -> dict[str, float]:
     facets = facet_table([pair.facts for pair in data.pairs])
 
     def batch(step: int) -> Batch:
-        indices = data.draw(stage.batch, stage.seed, step)
+        indices = data.draw(stage.batch, stage.seed, step, alike=stage.alike)
         images, facts = data.augmented(indices, stage.augment, seed=stage.seed, step=step)
         captions = captions_of(facts, stage.seed, step)
         shown = facet_table(facts) if stage.augment.mirror else facets.take(indices)

@@ -59,7 +59,7 @@ def train(stage: Stage, recipe: TrainingRecipe, run: Path, facts: dict[str, Any]
     """Train a stage to recipe.steps and save it into `run`; continues where an earlier call stopped.
 
     Returns the last step's numbers. RecipeError when the folder holds a run of another recipe (a change of
-    `steps`, `decay`, saving and sampling is allowed).
+    `steps`, `decay`, saving, and what only generating uses is allowed).
     """
     from accelerate import Accelerator
     from accelerate.utils import set_seed
@@ -139,6 +139,7 @@ def _check_same_recipe(run: Path, facts: dict[str, Any], defaults: dict[str, Any
     defaults: what a key means that is newer than the run.
     """
     free = {"steps", "decay", "save_every", "sample_every", "device"}
+    free |= {"sampling_steps", "guidance", "restate", "default"}  # of generating, not of training
     path = run / "run.json"
     if path.is_file():
         before = read_json(path)
