@@ -18,7 +18,7 @@ from nibabel import Nifti1Image
 from PIL import Image
 
 from atlas.atlas import Atlas, load_atlas
-from atlas.errors import BrainclipError, VolumeError
+from atlas.errors import BrainclipError, VolumeError, WeightsError
 from atlas.facts import Facts, describe, with_side
 from atlas.overlay import overlay
 from atlas.slices import AXIS, PLANES, Geometry, cut, window, working_grid
@@ -178,6 +178,8 @@ def _prepare_session(scans: Sequence[Scan], settings: Settings, rejected: list[d
             volume = np.asanyarray(to_atlas(brain, own, affine, shape, order=1).dataobj)
             inside = np.asanyarray(to_atlas(mask, own, affine, shape, order=0).dataobj) > 0
             shown = Nifti1Image(window(volume, inside, scan.modality), affine)
+        except WeightsError:
+            raise  # not this scan's fault: every further one would be rejected, too
         except BrainclipError as error:
             rejected.append({"subject": scan.subject, "path": scan.path.name, "reason": str(error)})
             continue

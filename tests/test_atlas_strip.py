@@ -278,6 +278,23 @@ def test_whole_head_without_a_mask_is_stripped_and_the_record_says_so(
     assert atlas.prepare._brain(scan, "network")[2] == "given"
 
 
+def test_missing_weights_stop_the_run_and_no_scan_is_called_bad(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    volume = egg()
+    save_volume(Nifti1Image(np.asanyarray(volume.dataobj) + 10, volume.affine), tmp_path / "head.nii.gz")
+    scan = Scan("bids", "a", "", "T1", tmp_path / "head.nii.gz")
+
+    def absent(volume: Nifti1Image, *, method: str) -> Nifti1Image:
+        return brain_mask(volume, method=method, weights=tmp_path / "absent.safetensors")
+
+    monkeypatch.setattr("atlas.prepare.brain_mask", absent)
+    rejected: list[dict[str, str]] = []
+    with pytest.raises(WeightsError, match="weights of the brain extraction are missing"):
+        atlas.prepare._prepare_session([scan], Settings(Geometry(64, 3.0), 9.0, 0), rejected)
+    assert rejected == []
+
+
 def test_whole_head_whose_file_does_not_say_left_is_stripped_in_its_documented_orientation(
     threshold: None, tmp_path: Path
 ) -> None:
