@@ -15,16 +15,19 @@ from atlas.errors import (
     RegistrationError,
     SourceError,
     VolumeError,
+    WeightsError,
 )
 
 if TYPE_CHECKING:
     from atlas.atlas import Atlas, Region, load_atlas
     from atlas.slices import MODALITIES, PLANES, Geometry, Slice
+    from atlas.strip import brain_mask
     from atlas.volume import load_labels, load_volume, save_volume
 
 _HOMES = {
     "atlas.atlas": ("Atlas", "Region", "load_atlas"),
     "atlas.slices": ("MODALITIES", "PLANES", "Geometry", "Slice"),
+    "atlas.strip": ("brain_mask",),
     "atlas.volume": ("load_labels", "load_volume", "save_volume"),
 }
 
@@ -49,6 +52,8 @@ __all__ = [
     "Slice",
     "SourceError",
     "VolumeError",
+    "WeightsError",
+    "brain_mask",
     "load_atlas",
     "load_labels",
     "load_volume",

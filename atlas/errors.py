@@ -6,6 +6,7 @@ BrainclipError
 +-- RegistrationError   a volume that does not fit the atlas
 +-- PairsError          a folder of pairs
 +-- PromptError         a prompt
++-- WeightsError        weights that are missing, damaged or made for another stage
 """
 
 from __future__ import annotations
@@ -33,3 +34,7 @@ class PairsError(BrainclipError):
 
 class PromptError(BrainclipError):
     """A prompt that cannot be read."""
+
+
+class WeightsError(BrainclipError):
+    """Weights that are missing, damaged or made for another stage."""

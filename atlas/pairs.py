@@ -45,6 +45,7 @@ from atlas.shards import write_shards
 from atlas.slices import WINDOWS, Geometry
 from atlas.sources import Scan, find_scans
 from atlas.structures import SIZES
+from atlas.strip import check_method
 from atlas.workers import run
 
 __all__ = ["SPLITS", "Pair", "read_dataset", "read_pairs", "write_pairs"]
@@ -78,6 +79,7 @@ def write_pairs(
     limit: int | None = None,
     keep: Sequence[str] = (),
     nonlinear: bool = True,
+    strip: str = "network",
     shards: bool = False,
     dask: str | None = None,
     dry_run: bool = False,
@@ -88,13 +90,15 @@ def write_pairs(
     splits: shares of subjects for train, validation, test. limit: only the first subjects, in order of name.
     keep: who stays besides the healthy, see atlas.sources.find_scans.
     nonlinear: labels by SyN and not by the affine alone; it has no effect where true labels are given.
+    strip: brain extraction, one of atlas.strip.METHODS, of whole heads that come without a mask.
     shards: write <out>/shards as well. dask: "local" or a scheduler's address instead of a pool of processes.
     dry_run: counts only, nothing is written. Stopped half-way, the same call goes on with what is missing.
     Raises PairsError for unusable settings, a folder made with other settings, a full disk, or no slices.
     """
     out = Path(out)
+    check_method(strip)
     scans, rejected = _scans_of(source, Path(folder), masks, modalities, limit, keep)
-    settings = Settings(geometry=geometry, every_mm=every_mm, seed=seed, nonlinear=nonlinear)
+    settings = Settings(geometry, every_mm, seed, nonlinear=nonlinear, strip=strip)
     if every_mm <= 0 or len(splits) != 3 or min(splits) < 0 or abs(sum(splits) - 1) > 1e-6:
         raise PairsError(
             f"every_mm {every_mm} and splits {splits}: every_mm is above 0 and three shares sum to 1"
@@ -173,7 +177,8 @@ def _start(
         wanted["keep"] = sorted(keep)
     path = out / "settings.json"
     if path.exists():
-        given = json.loads(path.read_text(encoding="utf-8"))
+        # older folders say nothing of strip: they go on under its default
+        given = {"strip": Settings.strip} | json.loads(path.read_text(encoding="utf-8"))
         different = [name for name in given | wanted if given.get(name) != wanted.get(name)]
         if different:
             name = different[0]

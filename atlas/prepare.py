@@ -18,15 +18,16 @@ from nibabel import Nifti1Image
 from PIL import Image
 
 from atlas.atlas import Atlas, load_atlas
-from atlas.errors import BrainclipError, VolumeError
+from atlas.errors import BrainclipError, VolumeError, WeightsError
 from atlas.facts import Facts, describe, with_side
 from atlas.overlay import overlay
 from atlas.slices import AXIS, PLANES, Geometry, cut, window, working_grid
-from atlas.volume import has_orientation, load_labels, load_volume, resample, same_grid, voxel_sizes
+from atlas.sources import Scan, load_mask
+from atlas.strip import brain_mask
+from atlas.volume import load_labels, load_volume, resample, same_grid, voxel_sizes
 
 if TYPE_CHECKING:
     from atlas.register import Registration
-    from atlas.sources import Scan
 
 OF_VISIT = ("volumes", "percentiles", "sizes")  # facts that are the same for all slices of a visit
 LEAST_BRAIN_MM2 = 400.0  # a slice with less brain than this is not written
@@ -42,14 +43,19 @@ class Settings:
     seed: int
     nonlinear: bool = True
     atlas: str = "desikan-killiany"
+    strip: str = "network"  # brain extraction of whole heads that come without a mask
 
 
 @dataclass(frozen=True)
 class Visit:
     """What came of the scans of one visit: volumes of regions (native mm3), slices with facts, how well the
-    reference scan fits the template (None: none was registered), and a picture of its labels."""
+    reference scan fits the template (None: none was registered), and a picture of its labels.
+
+    masks: modality -> where its brain mask is from, as _brain says.
+    """
 
     volumes: dict[str, float]
+    masks: dict[str, str]
     slices: list[tuple[np.ndarray, Facts]]
     similarity: float | None = None
     picture: Image.Image | None = None
@@ -72,7 +78,7 @@ def prepare_subject(scans: Sequence[Scan], split: str, out: Path, settings: Sett
     for session in sorted({scan.session or "" for scan in scans}):
         visit = [scan for scan in scans if (scan.session or "") == session]
         made = _prepare_session(visit, settings, rejected)
-        sessions[session] = {"volumes": made.volumes, "similarity": made.similarity}
+        sessions[session] = {"volumes": made.volumes, "masks": made.masks, "similarity": made.similarity}
         _save_overlay(overlay_path(out, subject, session), made.picture)
         for pixels, facts in made.slices:
             name = f"{facts.modality}_{facts.plane}_{facts.position_mm:+06.1f}.png"
@@ -140,6 +146,7 @@ def _prepare_session(scans: Sequence[Scan], settings: Settings, rejected: list[d
     affine, shape = working_grid(geometry)
     slices: list[tuple[np.ndarray, Facts]] = []
     volumes: dict[str, float] = {}
+    masks: dict[str, str] = {}
     reference: Nifti1Image | None = None
     registration: Registration | None = None
     labels: Nifti1Image | None = None
@@ -151,7 +158,7 @@ def _prepare_session(scans: Sequence[Scan], settings: Settings, rejected: list[d
                 raise VolumeError(
                     f"{scan.path}: a second {scan.modality} of the same visit; the first one is used"
                 )
-            brain, mask = _brain(scan)
+            brain, mask, origin = _brain(scan, settings.strip)
             brain = n4(brain, mask)
             if reference is None or registration is None or labels is None:
                 registration = register(
@@ -172,10 +179,13 @@ def _prepare_session(scans: Sequence[Scan], settings: Settings, rejected: list[d
             volume = np.asanyarray(to_atlas(brain, own, affine, shape, order=1).dataobj)
             inside = np.asanyarray(to_atlas(mask, own, affine, shape, order=0).dataobj) > 0
             shown = Nifti1Image(window(volume, inside, scan.modality), affine)
+        except WeightsError:
+            raise  # not this scan's fault: every further one would be rejected, too
         except BrainclipError as error:
             rejected.append({"subject": scan.subject, "path": scan.path.name, "reason": str(error)})
             continue
         seen.add(scan.modality)
+        masks[scan.modality] = origin
         picture = picture or overlay(shown, labels, atlas, geometry)
         for plane, position_mm in _positions(scan, affine, shape, settings):
             slice_ = cut(shown, labels, plane, position_mm, geometry)
@@ -192,24 +202,28 @@ def _prepare_session(scans: Sequence[Scan], settings: Settings, rejected: list[d
             )
             slices.append((slice_.pixels, facts))
     similarity = round(registration.similarity, 4) if registration else None
-    return Visit(volumes, slices, similarity, picture)
+    return Visit(volumes, masks, slices, similarity, picture)
 
 
-def _brain(scan: Scan) -> tuple[Nifti1Image, Nifti1Image]:
-    """A scan's volume, zero outside the brain, and the brain mask on its grid.
+def _brain(scan: Scan, strip: str) -> tuple[Nifti1Image, Nifti1Image, str]:
+    """A scan's volume, zero outside the brain, the brain mask on its grid, and where the mask is from.
 
-    The mask is the image given beside the scan, else what is above 0 in a volume that is already stripped.
+    "given": the image beside the scan. "above 0": of a volume that is stripped already. Else the brain
+    extraction `strip`, for a whole head.
     """
     volume = load_volume(scan.path, orientation=scan.orientation)
     values = np.asanyarray(volume.dataobj)
     if scan.mask is not None:
-        given = load_labels(scan.mask, orientation="" if has_orientation(scan.mask) else scan.orientation)
-        if scan.orientation and given.shape == volume.shape:
-            # the volume's file says nothing of its place, so a mask that does lies elsewhere
-            given = Nifti1Image(given.dataobj, volume.affine)
+        given = load_mask(scan, volume)
         inside = np.asanyarray(resample(given, volume.affine, volume.shape, order=0).dataobj) > 0
+        origin = "given"
     else:
-        inside = values > 0
+        inside, origin = values > 0, "above 0"
+        if inside.sum() * np.prod(voxel_sizes(volume)) / 1000 > LARGEST_BRAIN_ML:
+            try:
+                inside, origin = np.asanyarray(brain_mask(volume, method=strip).dataobj) > 0, strip
+            except VolumeError as error:
+                raise VolumeError(f"{scan.path.name}: {error}") from error
     millilitres = float(inside.sum() * np.prod(voxel_sizes(volume)) / 1000)
     if not 300 <= millilitres <= LARGEST_BRAIN_ML:
         raise VolumeError(
@@ -217,7 +231,7 @@ def _brain(scan: Scan) -> tuple[Nifti1Image, Nifti1Image]:
             f"{LARGEST_BRAIN_ML:.0f}; give brain masks for volumes that are not stripped"
         )
     brain = Nifti1Image(np.where(inside, values, 0).astype(np.float32), volume.affine)
-    return brain, Nifti1Image(inside.astype(np.int32), volume.affine)
+    return brain, Nifti1Image(inside.astype(np.int32), volume.affine), origin
 
 
 def _labels_and_volumes(

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from atlas.errors import PairsError
 from atlas.prepare import Settings, prepare_subject
+from atlas.strip import check_method
 
 if TYPE_CHECKING:
     from atlas.sources import Scan
@@ -37,8 +38,9 @@ def run(jobs: Sequence[Job], *, workers: int, dask: str | None = None) -> None:
     """Prepare the subjects, with progress on stderr; the same files whichever way it is done.
 
     dask: LOCAL for a cluster of `workers` processes on this machine, or the address of a scheduler whose
-    workers see the same folders under the same paths. Raises PairsError when a worker is ended from outside,
-    when Dask is not installed, or when no scheduler answers.
+    workers see the same folders under the same paths, and have the program that Settings.strip may name.
+    Raises PairsError when a worker is ended from outside, when Dask is not installed, or when no scheduler
+    answers; VolumeError when a Dask worker lacks the program.
     """
     if not jobs:
         return
@@ -133,5 +135,7 @@ def _prepare_on_dask(folder: str, job: Job) -> dict[str, int]:
             f"{folder}: not there on the Dask worker {socket.gethostname()}; its workers need the same "
             "folders under the same paths, on a shared disk"
         ) from error
+    # else a worker without the program would reject every whole head, and count its subject as done
+    check_method(job[-1].strip)
     with _one_subject:
         return prepare_subject(*job)

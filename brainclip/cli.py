@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from brainclip.errors import BrainclipError
 
 SLICE_FILES = (".png", ".nii", ".nii.gz")
+STRIPPERS = ("network", "mri_synthstrip", "hd-bet")  # atlas.strip.METHODS, which would cost an import
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -110,6 +111,12 @@ def parser() -> argparse.ArgumentParser:
     pairs.add_argument(
         "--linear", action="store_true", help="affine registration only: faster, labels less exact"
     )
+    pairs.add_argument(
+        "--strip",
+        choices=STRIPPERS,
+        default="network",
+        help="brain extraction of whole heads that come without a mask (network, bundled)",
+    )
     pairs.add_argument("--seed", type=int, default=0)
     pairs.add_argument("--workers", type=_at_least_one, default=2, help="processes on this machine (2)")
     pairs.add_argument(
@@ -123,6 +130,17 @@ def parser() -> argparse.ArgumentParser:
         "--shards", action="store_true", help="write OUT/shards as well: WebDataset tar files of the pairs"
     )
     _add_overrides(pairs)
+
+    strip = verb("strip", _strip, "mask the brain of a head, or train the network that does (by a recipe)")
+    strip.add_argument("input", type=Path, metavar="VOLUME|RECIPE", help="a volume, or a recipe (.toml)")
+    strip.add_argument("--out", type=Path, help="mask to write, .nii or .nii.gz (not with a recipe)")
+    strip.add_argument("--picture", type=Path, help="picture (.png) of the outline to write")
+    strip.add_argument("--method", choices=STRIPPERS, default="network", help="(network, bundled)")
+    strip.add_argument("--weights", type=Path, help="weight file of the network; default: the bundled one")
+    strip.add_argument(
+        "--split", choices=("validation", "test"), help="measure a trained recipe on held-out heads instead"
+    )
+    _add_overrides(strip)
 
     qc = verb("qc", _qc, "write a page to look a folder of pairs over, the doubtful cases first")
     qc.add_argument("folder", type=Path, metavar="FOLDER", help="that `brainclip pairs` has written")
@@ -262,6 +280,7 @@ def _pairs(asked: argparse.Namespace) -> str:
         limit=asked.limit,
         keep=asked.keep,
         nonlinear=not asked.linear,
+        strip=asked.strip,
         seed=asked.seed,
         workers=asked.workers,
         dask=asked.dask,
@@ -272,6 +291,42 @@ def _pairs(asked: argparse.Namespace) -> str:
         f"{value} {key}" for key, value in summary.items() if isinstance(value, int) and key != "format"
     )
     return f"pairs: {'would write ' if asked.dry_run else ''}{asked.out} ({counts})"
+
+
+def _strip(asked: argparse.Namespace) -> str:
+    if asked.input.suffix == ".toml":
+        from brainclip.config import read_recipe
+        from brainclip.train.strip import StripRecipe, train_strip
+
+        recipe = read_recipe(StripRecipe, asked.input, asked.overrides)
+        if asked.dry_run:
+            what = "measure" if asked.split else f"train {recipe.steps} steps into"
+            return f"strip: would {what} {recipe.folder}"
+        if asked.split:
+            from brainclip.evaluate.strip import measure_strip
+
+            numbers = measure_strip(recipe, asked.split)
+        else:
+            numbers = train_strip(recipe)
+        found = ", ".join(f"{key} {value:.4g}" for key, value in numbers.items())
+        return f"strip: {recipe.folder} ({found or 'already complete'})"
+    if asked.out is None:
+        raise BrainclipError("strip needs a volume and --out, or a recipe (.toml)")
+    from atlas.strip import WEIGHTS, brain_mask, check_method
+    from atlas.volume import load_volume, save_volume, voxel_sizes
+
+    check_method(asked.method)
+    volume = load_volume(asked.input)
+    if asked.dry_run:
+        return f"strip: would write {asked.out} by {asked.method}"
+    mask = brain_mask(volume, method=asked.method, weights=asked.weights or WEIGHTS)
+    save_volume(mask, asked.out)
+    if asked.picture:
+        from brainclip.evaluate.strip import outline
+
+        outline(volume, mask, asked.picture)
+    millilitres = mask.get_fdata().sum() * voxel_sizes(mask).prod() / 1000
+    return f"strip: {asked.out} ({millilitres:.0f} ml by {asked.method})"
 
 
 def _qc(asked: argparse.Namespace) -> str:

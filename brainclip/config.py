@@ -18,6 +18,8 @@ from typing import Any
 
 from brainclip.errors import RecipeError
 
+R = typing.TypeVar("R")
+
 
 @dataclass(frozen=True)
 class SimulateRecipe:
@@ -41,6 +43,7 @@ class PairsRecipe:
     modalities: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()  # who stays besides the healthy: values of the health column, "blank", "all"
     nonlinear: bool = True
+    strip: str = "network"  # brain extraction of whole heads without a mask, as atlas.strip names it
     limit: int = 0  # subjects; 0: all
     workers: int = 2
     dask: str = ""  # a scheduler's address, or "local"; empty: a pool of `workers` processes
@@ -197,7 +200,12 @@ class Recipe:
 
 
 def load_recipe(path: Path | str, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
-    """The recipe in a TOML file, with `overrides` such as "clip.steps=10" applied.
+    """The recipe of a model in a TOML file, as read_recipe reads it."""
+    return read_recipe(Recipe, path, overrides)
+
+
+def read_recipe(kind: type[R], path: Path | str, overrides: list[str] | tuple[str, ...] = ()) -> R:
+    """A recipe dataclass from a TOML file, with `overrides` such as "clip.steps=10" applied.
 
     Raises RecipeError for an unreadable file, an unknown key, or a value of the wrong type.
     """
@@ -212,7 +220,7 @@ def load_recipe(path: Path | str, overrides: list[str] | tuple[str, ...] = ()) -
         raise RecipeError(f"{path}: not a readable TOML file: {error}") from None
     for text in overrides:
         _override(table, text)
-    return _build(Recipe, table, str(path), "")
+    return typing.cast(R, _build(kind, table, str(path), ""))
 
 
 def _override(table: dict[str, Any], text: str) -> None:

@@ -12,15 +12,19 @@ BrainclipError            a user's mistake or damaged input; on the command line
 
 from __future__ import annotations
 
-from atlas.errors import BrainclipError, PairsError, PromptError, RegistrationError, SourceError, VolumeError
+from atlas.errors import (
+    BrainclipError,
+    PairsError,
+    PromptError,
+    RegistrationError,
+    SourceError,
+    VolumeError,
+    WeightsError,
+)
 
 
 class RecipeError(BrainclipError):
     """A recipe with an unknown key or a value of the wrong type."""
-
-
-class WeightsError(BrainclipError):
-    """Weights that are missing, damaged or made for another stage."""
 
 
 __all__ = [

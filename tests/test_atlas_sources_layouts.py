@@ -647,7 +647,8 @@ def test_a_mask_lies_on_the_image_whose_file_does_not_say_its_place(tmp_path: Pa
     )
     for mask in ("oriented.nii.gz", "bare.img"):
         scan = Scan("oasis1", "a", "", "T1", tmp_path / "head.img", mask=tmp_path / mask, orientation="ASL")
-        _, found = _brain(scan)
+        _, found, origin = _brain(scan, "network")
+        assert origin == "given"
         np.testing.assert_array_equal(np.asanyarray(found.dataobj), inside)
 
 

@@ -15,7 +15,19 @@ from conftest import ROOT
 from brainclip import cli
 
 TINY = str(ROOT / "recipes" / "tiny.toml")
-VERBS = ("simulate", "pairs", "qc", "clip", "vae", "prior", "decoder", "generate", "embed", "evaluate")
+VERBS = (
+    "simulate",
+    "pairs",
+    "strip",
+    "qc",
+    "clip",
+    "vae",
+    "prior",
+    "decoder",
+    "generate",
+    "embed",
+    "evaluate",
+)
 
 
 def mistake(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -42,7 +42,7 @@ def test_every_module_keeps_to_its_layer(copy: Path) -> None:
         ("brainclip/clip.py", "import brainclip.model", "imports from the layers below it only"),
         ("atlas/volume.py", "import brainclip.errors", "atlas knows nothing of models"),
         ("atlas/volume.py", "import diffusers", "atlas knows nothing of models"),
-        ("atlas/volume.py", "import torch", "torch in the simulator alone"),
+        ("atlas/volume.py", "import torch", "and the brain extraction alone"),
     ],
 )
 def test_planted_import_from_above_is_caught(copy: Path, module: str, line: str, contract: str) -> None:

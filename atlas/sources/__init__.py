@@ -27,9 +27,9 @@ from atlas.sources.ixi import ixi_scans
 from atlas.sources.oasis1 import oasis1_scans
 from atlas.sources.oasis2 import oasis2_scans
 from atlas.sources.oasis3 import oasis3_scans
-from atlas.sources.scan import Adapter, Notes, Scan
+from atlas.sources.scan import Adapter, Notes, Scan, load_mask
 
-__all__ = ["RULES", "SOURCES", "Scan", "find_scans"]
+__all__ = ["RULES", "SOURCES", "Scan", "find_scans", "load_mask"]
 
 SOURCES: dict[str, Adapter] = {
     "ixi": ixi_scans,

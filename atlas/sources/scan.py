@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nibabel import Nifti1Image
+
 from atlas.errors import SourceError
+from atlas.volume import has_orientation, load_labels
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,16 @@ def find_mask(name: str, masks: Path | None) -> tuple[Path | None, str]:
     if len(found) == 1:
         return found[0], ""
     return None, f"{len(found)} masks named {name}_*.nii.gz in {masks.name}; one is needed"
+
+
+def load_mask(scan: Scan, volume: Nifti1Image) -> Nifti1Image:
+    """The image given beside a scan, ids as stored (brain above 0), in the place of the scan's volume."""
+    assert scan.mask is not None
+    given = load_labels(scan.mask, orientation="" if has_orientation(scan.mask) else scan.orientation)
+    if scan.orientation and given.shape == volume.shape:
+        # the volume's file says nothing of its place, so a mask that does lies elsewhere
+        given = Nifti1Image(given.dataobj, volume.affine)
+    return given
 
 
 def field_strength(*sidecars: Path) -> dict[str, float]:

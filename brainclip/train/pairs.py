@@ -43,6 +43,7 @@ def make_pairs(recipe: Recipe) -> str:
             limit=table.limit or None,
             keep=table.keep,
             nonlinear=table.nonlinear,
+            strip=table.strip,
             dask=table.dask or None,
             shards=table.shards,
         )
