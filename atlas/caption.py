@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -12,24 +12,22 @@ from typing import Any
 from atlas.errors import PromptError
 from atlas.facts import (
     AXIS,
-    VISIBLE_MM2,
     Facts,
-    age_band,
     describe,
     level_at,
     level_named,
-    levels,
     region_names,
     without_side,
     wordings,
 )
+from atlas.statement import OLDEST_YEARS, number, shown_sizes, state
 from atlas.truth import facet_table, mention_table, truth, truth_matrix, truth_of_tables
 
 __all__ = [
     "Caption",
     "Facts",
-    "all_words",
     "caption",
+    "captions",
     "describe",
     "facet_table",
     "keywords",
@@ -51,7 +49,8 @@ SLOTS = (
     "person",
     "regions",
     "seen",
-    "ventricles",
+    "visible",
+    "sizes",
     "scanner",
 )  # of a wording's parts
 
@@ -59,7 +58,8 @@ SLOTS = (
 @dataclass(frozen=True)
 class Caption:
     """A text and what it states: any of plane, modality, level, position_mm, age, age_band, sex, health,
-    handedness, field_strength, ventricles, and regions (a list of names)."""
+    handedness, field_strength, regions (a list of names), and sizes (structure -> "small", "normal",
+    "enlarged")."""
 
     text: str
     mentioned: dict[str, Any]
@@ -80,8 +80,28 @@ def caption(facts: Facts, *, seed: int, wording: str | None = None) -> Caption:
         raise PromptError("these facts have no plane, so nothing can be said of the slice; give the plane")
     rng = random.Random(seed)
     form = _form(wording, rng)
-    stated = _stated(facts, rng)
+    stated = state(facts, rng)
     return Caption(_said(stated, form, rng), stated)
+
+
+def captions(facts: Facts, *, seed: int, n: int) -> list[Caption]:
+    """n captions of one slice in different wordings, the styles by turns; the same for the same seed.
+
+    Two texts are equal only where little is known, so that no other was found in ten tries.
+    """
+    rng = random.Random(seed)
+    styles: dict[str, list[str]] = {}
+    for row in rng.sample(wordings()["wording"], len(wordings()["wording"])):
+        styles.setdefault(row["style"], []).append(row["name"])
+    made: list[Caption] = []
+    for k in range(n):
+        names = list(styles.values())[k % len(styles)]
+        for _ in range(10):
+            one = caption(facts, seed=rng.getrandbits(32), wording=names[k // len(styles) % len(names)])
+            if one.text not in [other.text for other in made]:
+                break
+        made.append(one)
+    return made
 
 
 def restate(mentioned: Mapping[str, Any], *, seed: int) -> Caption:
@@ -125,69 +145,14 @@ def _said(stated: Mapping[str, Any], form: Mapping[str, Any], rng: random.Random
         article = "" if style == "telegraphic" else "the "
         said["regions"] = _listed([article + name for name in stated["regions"]])
         said["seen"] = f"{rng.choice(table['regions']['said'])} {said['regions']}"
-    if "ventricles" in stated:
-        said["ventricles"] = rng.choice(table["ventricles"][stated["ventricles"]])
+        be = "is" if len(stated["regions"]) == 1 else "are"
+        said["visible"] = rng.choice(table["regions"]["sentence"]).format(regions=said["regions"], be=be)
+    if "sizes" in stated:
+        said["sizes"] = _sizes(stated, style, rng)
     if "field_strength" in stated:
         tesla = f"{stated['field_strength']:g}"
         said["scanner"] = rng.choice(table["field_strength"]["said"]).format(tesla=tesla)
     return _joined(form["parts"], said)
-
-
-def _stated(facts: Facts, rng: random.Random) -> dict[str, Any]:
-    """The part of the facts that a caption states, drawn at random."""
-    chance, known = wordings()["chance"], facts.known
-    stated: dict[str, Any] = {"plane": facts.plane}
-
-    def drawn(name: str) -> bool:
-        return rng.random() < chance[name]
-
-    bare = drawn("bare")
-    if facts.modality is not None and (drawn("modality") or bare):
-        stated["modality"] = facts.modality
-    if bare:
-        return stated
-    if drawn("place"):
-        by_level = facts.level is not None and (facts.position_mm is None or drawn("level"))
-        if by_level:
-            stated["level"] = facts.level
-        if facts.position_mm is not None and (not by_level or drawn("position_too")):
-            stated["position_mm"] = round(facts.position_mm)
-    if known.get("age") is not None and drawn("age"):
-        _state_age(float(known["age"]), stated, rng)
-    for name in ("sex", "health", "handedness", "field_strength", "ventricles"):
-        value = known.get(name)
-        # a value there are no words for is not stated
-        if value is not None and drawn(name) and (name == "field_strength" or value in wordings()[name]):
-            stated[name] = value
-    if drawn("regions"):
-        table = wordings()["regions"]
-        vocabulary = region_names()
-        seen = [
-            name
-            for name, area in sorted(facts.regions.items())
-            if area >= max(VISIBLE_MM2, table["area_mm2"])
-            and without_side(name) not in table["dull"]
-            and without_side(name) in vocabulary
-        ]
-        if seen:
-            picked = rng.sample(seen, min(len(seen), rng.choice((1, 1, 2, 2, 3))))
-            # one in three without the side; a name is not said twice
-            stated["regions"] = list(
-                dict.fromkeys(without_side(name) if rng.random() < 1 / 3 else name for name in picked)
-            )
-    return stated
-
-
-def _state_age(age: float, stated: dict[str, Any], rng: random.Random) -> None:
-    """State an age exactly, by its decade, or by a word for it; exactly where there is no such word."""
-    table = wordings()
-    exactly = rng.random() < table["chance"]["age_exact"]
-    names = table["decades"] if rng.random() < table["chance"]["age_decade"] else table["bands"]
-    fitting = [name for name in names if age_band(name)[0] <= age < age_band(name)[1]]
-    if exactly or not fitting:
-        stated["age"] = round(age)
-    else:
-        stated["age_band"] = rng.choice(fitting)
 
 
 def _position(plane: str, position_mm: float, style: str, rng: random.Random) -> str:
@@ -226,49 +191,45 @@ def _person(stated: Mapping[str, Any], style: str, rng: random.Random) -> str:
     return str(rng.choice(table["short" if short else "person"][kind]).format(**said)).strip()
 
 
+def _sizes(stated: Mapping[str, Any], style: str, rng: random.Random) -> str:
+    """Sizes in words: "enlarged lateral ventricles and small hippocampi for her age"."""
+    table = wordings()
+    text = _listed([rng.choice(table["size"][size][name]) for name, size in stated["sizes"].items()])
+    if rng.random() >= table["chance"]["size_for_age"]:
+        return text
+    sex = stated.get("sex")
+    form = rng.choice(table["size_for_age"][style]["her" if sex else "nobody"])
+    return f"{text} {form.format(pronoun=table['pronoun'][sex or 'unknown'])}"
+
+
 def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
 
 
+@lru_cache(maxsize=256)
+def _slots(part: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"\{(\w+)\}", part))
+
+
 def _joined(parts: list[str], said: dict[str, str]) -> str:
-    """The parts of a wording that have something to say, with tidy spaces, commas and articles."""
+    """The parts of a wording that have something to say, with tidy spaces, commas, articles and capitals."""
     text = ""
     for part in parts:
-        slots = re.findall(r"\{(\w+)\}", part)
+        slots = _slots(part)
         if not slots or any(said[slot] for slot in slots):
             text += part.format(**said)
     text = re.sub(r"\s+", " ", text)
-    text = re.sub(r" ([,.])", r"\1", text)
-    text = re.sub(r",(?=[,.])", "", text).rstrip(" ,").lstrip(" ,.")
-    return re.sub(r"\ba (?=[aeio]|un|8|11\b|11-|18\b|18-)", "an ", text)
-
-
-def _all_texts(node: Any) -> Iterator[str]:
-    if isinstance(node, str):
-        yield node
-    elif isinstance(node, dict):
-        for value in node.values():
-            yield from _all_texts(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _all_texts(value)
-
-
-@lru_cache(maxsize=1)
-def all_words() -> frozenset[str]:
-    """Every lower-case word that some caption can contain; numbers are not listed."""
-    apart = ("understood", "chance", "bands", "regions")
-    table = {name: rows for name, rows in wordings().items() if name not in apart}
-    texts = [re.sub(r"\{\w+\}", " ", text) for text in _all_texts(table)]
-    texts = [text for text in texts if text not in set(wording_names()) | {"telegraphic", "radiologist"}]
-    texts += ["left", "right", "and", "an", "x", "y", "z", *wordings()["regions"]["said"], *region_names()]
-    texts += [word for rows in levels().values() for level in rows for word in (*level.said, *level.views)]
-    words = (word for text in texts for word in re.findall(r"[a-z0-9]+", text.lower()))
-    return frozenset(word for word in words if not word.isdigit())
+    text = re.sub(r" ([,.;:])", r"\1", text)
+    text = re.sub(r"[,;](?=[,.;:])", "", text).rstrip(" ,;:").lstrip(" ,.;:")
+    text = re.sub(r"\ba (?=[aeio]|un|8|11\b|11-|18\b|18-)", "an ", text)
+    if parts[-1] == ".":
+        text = re.sub(r"(?:^|\. )[a-z]", lambda match: match.group().upper(), text)
+    return text
 
 
 def keywords(facts: Facts) -> tuple[str, ...]:
-    """The facts of a slice as keywords in canonical words: plane, contrast, level, position, person, regions.
+    """The facts of a slice as keywords in canonical words: plane, contrast, level, position, person, sizes,
+    regions.
 
     The regions are the five with the largest visible area that a caption may name.
     """
@@ -276,10 +237,13 @@ def keywords(facts: Facts) -> tuple[str, ...]:
     words = [word for word in (facts.plane, facts.modality, facts.level) if word]
     if facts.plane is not None and facts.position_mm is not None:
         words.append(f"{AXIS[facts.plane]} {round(facts.position_mm)} mm")
-    words += [str(known[name]) for name in ("health", "sex") if known.get(name)]
-    if known.get("age") is not None:
-        words.append(f"{round(known['age'])} years")
-    if known.get("ventricles"):
-        words.append(f"{known['ventricles']} ventricles")
-    named = [name for name in facts.regions if without_side(name) not in dull]
+    words += [known[name] for name in ("health", "sex") if known.get(name) in wordings()[name]]
+    age = number(known.get("age"), OLDEST_YEARS)
+    if age is not None:
+        words.append(f"{round(age)} years")
+    words += [f"{size} {structure}" for structure, size in shown_sizes(facts).items()]
+    vocabulary = region_names()
+    named = [
+        name for name in facts.regions if without_side(name) in vocabulary and without_side(name) not in dull
+    ]
     return tuple(words + sorted(named, key=lambda name: (-facts.regions[name], name))[:5])

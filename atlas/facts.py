@@ -27,8 +27,10 @@ class Facts:
 
     plane: "axial", "coronal" or "sagittal". position_mm: MNI z, y or x. modality: "T1", "T2", "PD", "FLAIR".
     level: a name of tables/levels.tsv. regions: name with side -> visible area in mm2.
-    volumes: name with side -> native mm3. known: age (years), sex ("female", "male"), handedness, site,
-    field_strength (tesla), health ("healthy"), ventricles ("small", "normal", "enlarged" for the age).
+    volumes: name with side, or structure of tables/structures.tsv -> native mm3. percentiles: structure -> 0
+    to 100 among people of this age and sex (atlas.cohort). sizes: structure -> "small", "normal", "enlarged".
+    known: age (years), sex ("female", "male"), handedness, site (never said), field_strength (tesla), health
+    ("healthy").
     """
 
     plane: str | None = None
@@ -37,6 +39,8 @@ class Facts:
     level: str | None = None
     regions: dict[str, float] = field(default_factory=dict)
     volumes: dict[str, float] = field(default_factory=dict)
+    percentiles: dict[str, float] = field(default_factory=dict)
+    sizes: dict[str, str] = field(default_factory=dict)
     known: dict[str, Any] = field(default_factory=dict)
     source: str = ""
 
@@ -114,16 +118,23 @@ def wordings() -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1)
-def region_names() -> dict[str, frozenset[str]]:
-    """Region name without side -> the sides it has ("left", "right", ""), from the atlas tables."""
-    names: dict[str, set[str]] = {}
+def atlas_rows() -> tuple[dict[str, str], ...]:
+    """The rows (id, name, side, parent) of all atlas tables, which are those with these columns."""
+    rows: list[dict[str, str]] = []
     for path in sorted(TABLES.glob("*.tsv")):
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file, delimiter="\t")
-            if not {"id", "name", "side"} <= set(reader.fieldnames or ()):
-                continue
-            for row in reader:
-                names.setdefault(row["name"], set()).add(row["side"] or "")
+            if {"id", "name", "side", "parent"} <= set(reader.fieldnames or ()):
+                rows += reader
+    return tuple(rows)
+
+
+@lru_cache(maxsize=1)
+def region_names() -> dict[str, frozenset[str]]:
+    """Region name without side -> the sides it has ("left", "right", ""), from the atlas tables."""
+    names: dict[str, set[str]] = {}
+    for row in atlas_rows():
+        names.setdefault(row["name"], set()).add(row["side"] or "")
     return {name: frozenset(sides) for name, sides in names.items()}
 
 

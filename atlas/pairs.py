@@ -1,9 +1,10 @@
 """A folder of pairs: slices and their captions, written subject by subject, and read back.
 
 dataset.json            format, geometry, atlas, counts, hashes; written last: its presence means complete
-<split>/metadata.jsonl  one line a slice, Hugging Face imagefolder: file_name, text and the facts
+<split>/metadata.jsonl  one line a slice, Hugging Face imagefolder: file_name, text (the first of captions),
+                        captions (several, in different styles) and the facts
 <split>/<subject>/      8-bit grey PNG, <modality>_<plane>_<position>.png
-volumes.jsonl           the regions' native mm3, one line a visit
+volumes.jsonl           one line a visit: native mm3 of regions and structures, percentiles of structures
 subjects/<subject>.jsonl    written when a subject is done: volumes, rejects, slices
 overlays/               the registered volume of each visit with outlines of its labels, for `brainclip qc`
 shards/                 the same pairs as WebDataset shards, when asked for
@@ -26,14 +27,24 @@ from pathlib import Path
 from typing import IO, Any
 
 from atlas.atlas import load_atlas
-from atlas.cohort import SPLITS, assign_splits, ventricle_sizes
+from atlas.cohort import FEWEST, SPLITS, assign_splits, volume_percentiles
 from atlas.errors import PairsError, SourceError
 from atlas.facts import Facts
 from atlas.prepare import Settings, write_whole, writing_whole
-from atlas.records import FORMAT, Pair, line_of, read_dataset, read_lines, read_pairs
+from atlas.records import (
+    FORMAT,
+    Pair,
+    line_of,
+    read_dataset,
+    read_lines,
+    read_pairs,
+    visit_facts,
+    visit_lines,
+)
 from atlas.shards import write_shards
 from atlas.slices import WINDOWS, Geometry
 from atlas.sources import Scan, find_scans
+from atlas.structures import SIZES
 from atlas.strip import check_method
 from atlas.workers import run
 
@@ -226,14 +237,13 @@ def _finish(
     people = [_person(out / "subjects" / f"{name}.jsonl") for name in names]
     headers: list[dict[str, Any]] = [header for header, *_ in people]
     digest = hashlib.sha256("".join(header["images_sha256"] for header in headers).encode())
-    counts = _write_metadata(out, headers, ventricle_sizes(people), digest.update)
+    percentiles, compared = volume_percentiles(people)
+    visits = visit_lines(headers, percentiles)
+    facts = {(visit["subject"], visit["session"]): visit_facts(visit) for visit in visits}
+    counts = _write_metadata(out, headers, facts, digest.update)
     if not counts:
         raise PairsError(f"{out}: no slice could be made; see the reasons in {out / 'subjects'}")
-    volumes = [
-        json.dumps({"subject": header["subject"], "session": session, "volumes": visit["volumes"]}) + "\n"
-        for header in headers
-        for session, visit in sorted(header["sessions"].items())
-    ]
+    volumes = [json.dumps(line) + "\n" for line in visits]
     refused = sorted(
         [*rejected, *(row for header in headers for row in header["rejected"])],
         key=lambda row: (row["subject"], row["path"], row["reason"]),
@@ -257,6 +267,7 @@ def _finish(
         "every_mm": settings.every_mm,
         "seed": settings.seed,
         "nonlinear": settings.nonlinear,
+        "sizes": {"people": compared, "fewest": FEWEST, "percentiles": SIZES},
         "windows": WINDOWS,
         "atlas": {"name": atlas.name, "space": atlas.space, "hash": atlas.hash},
         "licences": [licence, atlas.licence],
@@ -280,12 +291,12 @@ def _person(path: Path) -> list[dict[str, Any]]:
 def _write_metadata(
     out: Path,
     headers: Iterable[dict[str, Any]],
-    sizes: dict[tuple[str, str], str],
+    visits: dict[tuple[str, str], dict[str, dict[str, Any]]],
     digest: Callable[[bytes], None],
 ) -> Counter[str]:
     """Slices in each split and of each kind; writes <split>/metadata.jsonl, gives `digest` all lines.
 
-    sizes: (subject, session) -> the word for the size of the ventricles.
+    visits: (subject, session) -> the facts that all slices of the visit share.
     """
     counts: Counter[str] = Counter()
     with ExitStack() as stack:
@@ -295,9 +306,7 @@ def _write_metadata(
             records = read_lines(out / "subjects" / f"{subject}.jsonl")
             next(records)  # the header
             for record in records:
-                facts = Facts.from_dict(record["facts"])
-                if (subject, record["session"]) in sizes:
-                    facts.known["ventricles"] = sizes[subject, record["session"]]
+                facts = Facts.from_dict(record["facts"] | visits[subject, record["session"]])
                 line = line_of(record["file_name"], subject, split, record["session"], facts)
                 digest((json.dumps(line) + "\n").encode())
                 if split not in files:

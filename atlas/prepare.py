@@ -29,6 +29,7 @@ from atlas.volume import load_labels, load_volume, resample, same_grid, voxel_si
 if TYPE_CHECKING:
     from atlas.register import Registration
 
+OF_VISIT = ("volumes", "percentiles", "sizes")  # facts that are the same for all slices of a visit
 LEAST_BRAIN_MM2 = 400.0  # a slice with less brain than this is not written
 LARGEST_BRAIN_ML = 2500.0  # more than this above zero is a whole head, not a brain
 
@@ -84,7 +85,7 @@ def prepare_subject(scans: Sequence[Scan], split: str, out: Path, settings: Sett
             name = f"{session}_{name}" if session else name
             Image.fromarray(np.round(pixels * 255).astype(np.uint8)).save(partial / name, format="PNG")
             digest.update((partial / name).read_bytes())
-            record = {key: value for key, value in facts.to_dict().items() if key != "volumes"}
+            record = {key: value for key, value in facts.to_dict().items() if key not in OF_VISIT}
             records.append({"file_name": f"{split}/{subject}/{name}", "session": session, "facts": record})
     header = {
         "subject": subject,

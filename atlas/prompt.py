@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 from atlas.errors import PromptError
-from atlas.facts import AXIS, VISIBLE_MM2, Facts, levels, region_names, with_side, wordings
+from atlas.facts import AXIS, VISIBLE_MM2, Facts, wordings
+from atlas.phrases import known_phrases, suggestions
 
 PLANE_OF_AXIS = {axis: plane for plane, axis in AXIS.items()}
 TENS = {
@@ -23,9 +22,6 @@ TENS = {
     "ninety": 90,
 }
 UNITS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-IRREGULAR = {"hippocampus": "hippocampi", "thalamus": "thalami", "putamen": "putamina", "gyrus": "gyri"}
-
-Phrase = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -81,17 +77,18 @@ def read_prompt(text: str) -> Prompt:
             unused.append((tokens[at][1], " ".join(words[at : at + length])))
         at += length
     unknown = tuple(dict.fromkeys(word for _, word in sorted(unused)))
-    return Prompt(text, _facts(stated), unknown, _suggestions(unknown), stated)
+    return Prompt(text, _facts(stated), unknown, suggestions(unknown), stated)
 
 
 def _facts(stated: dict[str, Any]) -> Facts:
-    apart = ("plane", "position_mm", "modality", "level", "regions")
+    apart = ("plane", "position_mm", "modality", "level", "regions", "sizes")
     return Facts(
         plane=stated.get("plane"),
         position_mm=stated.get("position_mm"),
         modality=stated.get("modality"),
         level=stated.get("level"),
         regions=dict.fromkeys(stated.get("regions", ()), VISIBLE_MM2),
+        sizes=dict(stated.get("sizes", {})),
         known={name: value for name, value in stated.items() if name not in apart},
         source="prompt",
     )
@@ -141,9 +138,14 @@ def _read_numbers(
     )
     number, before = r"(\d+(?:\.\d+)?)", r"(?<![\w.=-])"
     reading = re.sub(
-        rf"{before}(\d{{1,3}})[\s-]*(?:years?[\s-]*old|years?|yrs?|yo|y/o|y\.o\.|y)\b", age, reading
+        rf"(?:\baged?\s+(?:of\s+)?)?{before}(\d{{1,3}})[\s-]*"
+        r"(?:y\.\s?o\.?(?!\w)|(?:years?[\s-]*old|years?|yrs?|yo|y/o|y)\b)",
+        age,
+        reading,
     )
-    reading = re.sub(r"\b(?:aged?|age of|age[:=])\s*(?:of|=|:)?\s*(\d{1,3})\b(?!\s*mm)", age, reading)
+    reading = re.sub(
+        r"\b(?:aged?|age of|age[:=])\s*(?:of|=|:)?\s*(\d{1,3})\b(?!\s*(?:mm|t\b|tesla)|\.\d)", age, reading
+    )
     reading = re.sub(rf"{before}(\d{{2,3}})\s?/?\s?(?P<sex>[fm])\b", age, reading)
     nouns = (*wordings()["sex"].values(), wordings()["person"]["nobody"])
     people = "|".join(word for words in nouns for word in words)
@@ -159,7 +161,9 @@ def _read_numbers(
     )
     landmark = r"above|below|superior to|inferior to|in front of|behind|anterior to|posterior to"
     commissure = r"(?:the )?(?:ac-pc (?:line|plane)|ac\b|anterior commissure)"
-    reading = re.sub(rf"{before}{number}\s*mm ({landmark}) {commissure}", from_landmark, reading)
+    reading = re.sub(
+        rf"(?:\b[yz]\s*[=:]?\s*)?{before}{number}\s*mm ({landmark}) {commissure}", from_landmark, reading
+    )
     midline = r"(?:the )?(?:midline|midsagittal plane|mid-sagittal plane)"
     reading = re.sub(
         rf"{before}{number}\s*mm (?:to the )?(left|right) (?:of|from) {midline}", from_midline, reading
@@ -174,27 +178,20 @@ def _read_numbers(
 
 def _plane_of(words: list[str]) -> str | None:
     """The first plane that is named outright, by a plane word or a view such as "midsagittal"."""
-    table, at = _phrases(), 0
+    at = 0
     while at < len(words):
-        for length in range(min(_longest_phrase(), len(words) - at), 0, -1):
-            meanings = table.get(tuple(words[at : at + length]), {})
-            if "plane" in meanings:
-                return str(meanings["plane"])
-            if "view" in meanings:
-                return "sagittal"
-            if meanings:
-                break
+        length, meanings = next(known_phrases(words, at), (1, {}))
+        if "plane" in meanings:
+            return str(meanings["plane"])
+        if "view" in meanings:
+            return "sagittal"
         at += length
     return None
 
 
 def _longest(words: list[str], at: int, plane: str | None) -> tuple[int, dict[str, Any]]:
     """The longest known phrase that starts at a word and what it can mean in this plane; length 0 if none."""
-    table = _phrases()
-    for length in range(min(_longest_phrase(), len(words) - at), 0, -1):
-        meanings = table.get(tuple(words[at : at + length]))
-        if meanings is None:
-            continue
+    for length, meanings in known_phrases(words, at):
         if "level" in meanings and plane is not None and plane not in meanings["level"]:
             meanings = {kind: value for kind, value in meanings.items() if kind != "level"}
         if meanings:
@@ -225,6 +222,9 @@ def _state(stated: dict[str, Any], meanings: dict[str, Any], *, in_place: bool) 
             return True
         if "region" not in meanings:
             return False
+    if "size" in meanings:
+        structure, size = meanings["size"]
+        return bool(stated.setdefault("sizes", {}).setdefault(structure, size) == size)
     if "region" in meanings:
         names = stated.setdefault("regions", [])
         names.extend(name for name in meanings["region"] if name not in names)
@@ -233,74 +233,3 @@ def _state(stated: dict[str, Any], meanings: dict[str, Any], *, in_place: bool) 
             stated["level"] = around[stated["plane"]]
         return True
     return all(stated.setdefault(kind, value) == value for kind, value in meanings.items() if kind != "stop")
-
-
-def _suggestions(unknown: tuple[str, ...]) -> dict[str, str]:
-    vocabulary = sorted({word for phrase in _phrases() for word in phrase if len(word) > 4})
-    near = {
-        word: difflib.get_close_matches(word, vocabulary, n=1, cutoff=0.75)
-        for word in unknown
-        if word.isalpha()
-    }
-    return {word: matches[0] for word, matches in near.items() if matches and matches[0] != word}
-
-
-def split_words(text: str) -> Phrase:
-    """The lower-case words of a phrase as the reader compares them; hyphens separate."""
-    return tuple(re.findall(r"[a-z0-9]+(?:'[a-z]+)?", text.lower()))
-
-
-@lru_cache(maxsize=1)
-def _longest_phrase() -> int:
-    return max(len(phrase) for phrase in _phrases())
-
-
-@lru_cache(maxsize=1)
-def _phrases() -> dict[Phrase, dict[str, Any]]:
-    """Every known phrase -> what it can mean: kind -> value ("level": plane -> name, "region": names)."""
-    said, understood = wordings(), wordings()["understood"]
-    table: dict[Phrase, dict[str, Any]] = {}
-
-    def add(text: str, kind: str, value: Any) -> None:
-        table.setdefault(split_words(text), {}).setdefault(kind, value)
-
-    for kind in ("plane", "modality", "sex", "health", "handedness", "ventricles"):
-        for value in said[kind]:
-            for text in (*said[kind][value], *understood[kind].get(value, ())):
-                add(text, kind, value)
-    for sex, texts in said["sex_short"].items():
-        for text in texts:
-            add(text, "sex", sex)
-    for band, texts in (*said["band_words"].items(), *said["decades"].items(), *understood["bands"].items()):
-        for text in texts:
-            add(text, "age_band", band)
-    for plane, rows in levels().items():
-        for level in rows:
-            for text in (*level.said, *level.understood):
-                table.setdefault(split_words(text), {}).setdefault("level", {}).setdefault(plane, level.name)
-            for text in level.views:
-                add(text, "view", (plane, level.name))
-    for name, sides in region_names().items():
-        last = name.split()[-1]
-        ending = last[:-1] + "ies" if last.endswith("y") else last + "s"
-        plural = name.removesuffix(last) + IRREGULAR.get(last, ending)
-        for text in (name, plural, *understood["regions"].get(name, ())):
-            add(text, "region", (name,))
-            if not {"left", "right"} <= sides:
-                continue
-            both = tuple(with_side(name, side) for side in ("left", "right"))
-            around = table[split_words(text)].get("level", {})
-            for prefix, names in {"left": both[:1], "right": both[1:]}.items():
-                add(f"{prefix} {text}", "region", names)
-                add(f"{prefix} {text}", "around", around)
-            for prefix in ("left and right", "right and left", "both", "bilateral", "left and the right"):
-                add(f"{prefix} {text}", "region", both)
-                add(f"{prefix} {text}", "around", around)
-    for texts in (understood["words"]["stop"], said["regions"]["said"], understood["words"]["image"]):
-        for text in texts:
-            if split_words(text) not in table:
-                add(text, "stop", True)
-    for text in (*understood["words"]["person"], *said["person"]["nobody"], *said["image"]["plain"]):
-        if split_words(text) not in table:
-            add(text, "stop", True)
-    return table

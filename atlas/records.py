@@ -10,24 +10,28 @@ import json
 import os
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from atlas.caption import caption, keywords
+from atlas.caption import captions, keywords
 from atlas.cohort import SPLITS
 from atlas.errors import PairsError
 from atlas.facts import Facts
+from atlas.lint import foreign_words
+from atlas.structures import sizes_of, summed
 
 FORMAT = 1
-PERSON = ("age", "sex", "handedness", "site", "field_strength", "health", "ventricles")
+CAPTIONS = 4  # a slice
+PERSON = ("age", "sex", "handedness", "site", "field_strength", "health")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One slice and its caption. file_name is relative to the folder of pairs; split is one of SPLITS.
+    """One slice and its captions. file_name is relative to the folder of pairs; split is one of SPLITS.
 
+    captions: different wordings, in all styles; text is the first of them. Training draws others from facts.
     place: (shard, offset, bytes) of the picture when it lies in a shard, not in a file of its own.
     """
 
@@ -37,6 +41,7 @@ class Pair:
     facts: Facts
     text: str
     keywords: tuple[str, ...]
+    captions: tuple[str, ...] = ()
     place: tuple[str, int, int] | None = None
 
 
@@ -68,9 +73,9 @@ def read_pairs(folder: str | os.PathLike[str], split: str | None = None) -> list
     if split is not None and split not in SPLITS:
         raise PairsError(f"split {split!r}; possible: {', '.join(SPLITS)}")
     dataset = read_dataset(folder)
-    volumes: dict[tuple[str, str], dict[str, float]] = {}
-    for line in read_lines(folder / "volumes.jsonl"):
-        volumes[line["subject"], line["session"]] = line["volumes"]
+    visits = {
+        (line["subject"], line["session"]): visit_facts(line) for line in read_lines(folder / "volumes.jsonl")
+    }
     split_of: dict[str, str] = {}
     pairs: list[Pair] = []
     count = 0
@@ -82,7 +87,7 @@ def read_pairs(folder: str | os.PathLike[str], split: str | None = None) -> list
                 f"{line['split']}; rebuild with `brainclip pairs`"
             )
         if split in (None, line["split"]):
-            facts = facts_of(line, volumes.get((line["subject"], line["session"]), {}))
+            facts = facts_of(line, visits.get((line["subject"], line["session"]), {}))
             pairs.append(
                 Pair(
                     line["file_name"],
@@ -91,6 +96,7 @@ def read_pairs(folder: str | os.PathLike[str], split: str | None = None) -> list
                     facts,
                     line["text"],
                     tuple(line["keywords"]),
+                    tuple(line.get("captions", [line["text"]])),
                     (sys.intern(line["shard"]), line["offset"], line["bytes"]) if "shard" in line else None,
                 )
             )
@@ -156,11 +162,23 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def line_of(file_name: str, subject: str, split: str, session: str, facts: Facts) -> dict[str, Any]:
-    """A slice's line, file_name relative to the folder: the same columns for all, whatever is known."""
+    """A slice's line, file_name relative to the folder: the same columns for all, whatever is known.
+
+    PairsError for a word in a caption or keyword that is in no table.
+    """
+    texts = [made.text for made in captions(facts, seed=zlib.crc32(file_name.encode()), n=CAPTIONS)]
+    words = keywords(facts)
+    for text in (*texts, *words):
+        if foreign := foreign_words(text):
+            raise PairsError(
+                f"{subject}: the caption word {foreign[0]!r} of {file_name} is in no table of atlas/tables, "
+                "so it could be a name or a date; correct what is known of this subject, or report this"
+            )
     return {
         "file_name": file_name,
-        "text": caption(facts, seed=zlib.crc32(file_name.encode())).text,
-        "keywords": list(keywords(facts)),
+        "text": texts[0],
+        "captions": texts,
+        "keywords": list(words),
         "subject": subject,
         "session": session,
         "split": split,
@@ -175,8 +193,45 @@ def line_of(file_name: str, subject: str, split: str, session: str, facts: Facts
     }
 
 
-def facts_of(line: Mapping[str, Any], volumes: dict[str, float]) -> Facts:
-    return Facts(
+def visit_lines(
+    headers: Iterable[Mapping[str, Any]], percentiles: Mapping[tuple[str, str], Mapping[str, float]]
+) -> list[dict[str, Any]]:
+    """The lines of volumes.jsonl, one a visit: native mm3 of regions and structures, and percentiles.
+
+    headers: the first lines of the subjects' files. percentiles: see atlas.cohort.volume_percentiles.
+    """
+    lines = []
+    for header in headers:
+        for session, visit in sorted(header["sessions"].items()):
+            together = {name: round(mm3, 1) for name, mm3 in summed(visit["volumes"]).items()}
+            lines.append(
+                {
+                    "subject": header["subject"],
+                    "session": session,
+                    "volumes": visit["volumes"],
+                    "structures": together,
+                    "percentiles": percentiles.get((header["subject"], session), {}),
+                }
+            )
+    return lines
+
+
+def visit_facts(line: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The Facts fields volumes, percentiles and sizes of a visit, from its line of volumes.jsonl.
+
+    Folders made before structures were measured have neither percentiles nor sizes.
+    """
+    percentiles = line.get("percentiles", {})
+    return {
+        "volumes": line["volumes"] | line.get("structures", {}),
+        "percentiles": percentiles,
+        "sizes": sizes_of(percentiles),
+    }
+
+
+def facts_of(line: Mapping[str, Any], visit: Mapping[str, dict[str, Any]]) -> Facts:
+    """The facts of a slice from its line and what visit_facts gives, shared by its slices."""
+    facts = Facts(
         plane=line["plane"],
         position_mm=line["position_mm"],
         modality=line["modality"],
@@ -184,7 +239,10 @@ def facts_of(line: Mapping[str, Any], volumes: dict[str, float]) -> Facts:
         regions={
             sys.intern(name): area for name, area in zip(line["regions"], line["areas_mm2"], strict=True)
         },
-        volumes=volumes,
         known={name: line[name] for name in PERSON if line[name] is not None},
         source=line["source"],
+        **visit,
     )
+    if line.get("ventricles"):  # in folders made before there were sizes of other structures
+        return replace(facts, sizes={"lateral ventricles": line["ventricles"]})
+    return facts

@@ -11,22 +11,25 @@ from typing import Any
 import numpy as np
 
 from atlas.facts import VISIBLE_MM2, Facts, age_band, without_side
+from atlas.structures import structures, summed
 
 POSITION_TOLERANCE_MM = 2.0
 AGE_TOLERANCE_YEARS = 3.0
-CATEGORIES = ("plane", "modality", "level", "sex", "health", "handedness", "ventricles", "field_strength")
+CATEGORIES = ("plane", "modality", "level", "sex", "health", "handedness", "field_strength")
 
 
 @lru_cache(maxsize=4096)
 def _code(value: object) -> int:
     """A number for a word that is the same in every process; 0 is kept for "not stated"."""
+    value = float(value) if isinstance(value, int | float) else value  # 3 tesla are 3.0 tesla
     return zlib.crc32(str(value).encode()) or 1
 
 
 @dataclass(frozen=True)
 class FacetTable:
-    """Slices as arrays: codes (M, 8) int64, -1 unknown; position and age (M,) float, nan unknown;
-    areas (M, R) float32 in mm2 with the names of the R columns, sides apart and together."""
+    """Slices as arrays: codes (M, C) int64 of the categories and of the sizes of visible structures, -1
+    unknown; position and age (M,) float, nan unknown; areas (M, R) float32 in mm2 with the names of the R
+    columns, sides apart and together."""
 
     codes: np.ndarray
     position: np.ndarray
@@ -43,7 +46,7 @@ class FacetTable:
 
 @dataclass(frozen=True)
 class MentionTable:
-    """Captions as arrays: codes (N, 8) int64, 0 not stated; position (N,), ages from and below (N, 2) float,
+    """Captions as arrays: codes (N, C) int64, 0 not stated; position (N,), ages from and below (N, 2) float,
     nan not stated; regions: the names stated by each caption."""
 
     codes: np.ndarray
@@ -60,7 +63,8 @@ class MentionTable:
 
 def facet_table(facts: Sequence[Facts]) -> FacetTable:
     """The facts of M slices as arrays, to be made once for a whole data set."""
-    codes = np.full((len(facts), len(CATEGORIES)), -1, np.int64)
+    codes = np.full((len(facts), len(CATEGORIES) + len(structures())), -1, np.int64)
+    size_column = {name: column for column, name in enumerate(structures(), len(CATEGORIES))}
     position = np.full(len(facts), np.nan)
     age = np.full(len(facts), np.nan)
     columns: dict[str, int] = {}
@@ -68,7 +72,11 @@ def facet_table(facts: Sequence[Facts]) -> FacetTable:
     for row, slice_ in enumerate(facts):
         known = slice_.known
         values = (slice_.plane, slice_.modality, slice_.level, *(known.get(name) for name in CATEGORIES[3:]))
-        codes[row] = [-1 if value is None else _code(value) for value in values]
+        codes[row, : len(CATEGORIES)] = [-1 if value is None else _code(value) for value in values]
+        if slice_.sizes:
+            for name, area in summed(slice_.regions).items():
+                if name in slice_.sizes and area >= VISIBLE_MM2:
+                    codes[row, size_column[name]] = _code(slice_.sizes[name])
         if slice_.position_mm is not None:
             position[row] = slice_.position_mm
         if known.get("age") is not None:
@@ -87,11 +95,16 @@ def facet_table(facts: Sequence[Facts]) -> FacetTable:
 
 def mention_table(mentioned: Sequence[Mapping[str, Any]]) -> MentionTable:
     """What N captions state, as arrays."""
-    codes = np.zeros((len(mentioned), len(CATEGORIES)), np.int64)
+    codes = np.zeros((len(mentioned), len(CATEGORIES) + len(structures())), np.int64)
+    size_column = {name: column for column, name in enumerate(structures(), len(CATEGORIES))}
     position = np.full(len(mentioned), np.nan)
     ages = np.full((len(mentioned), 2), np.nan)
     for row, mention in enumerate(mentioned):
-        codes[row] = [0 if mention.get(name) is None else _code(mention[name]) for name in CATEGORIES]
+        for column, name in enumerate(CATEGORIES):
+            if mention.get(name) is not None:
+                codes[row, column] = _code(mention[name])
+        for name, size in mention.get("sizes", {}).items():
+            codes[row, size_column[name]] = _code(size)
         if mention.get("position_mm") is not None:
             position[row] = mention["position_mm"]
         low, high = -np.inf, np.inf
@@ -108,8 +121,10 @@ def mention_table(mentioned: Sequence[Mapping[str, Any]]) -> MentionTable:
 
 def truth_of_tables(mentions: MentionTable, facets: FacetTable) -> np.ndarray:
     """(N, M) bool: is caption n true of slice m? A stated fact that is not known of the slice is not true."""
-    stated = mentions.codes[:, None, :]
-    true = ((stated == 0) | (stated == facets.codes[None])).all(axis=2)  # (N, M, 8) -> (N, M)
+    true = np.ones((len(mentions.codes), len(facets.codes)), dtype=bool)
+    for stated, known in zip(mentions.codes.T, facets.codes.T, strict=True):  # (N,), (M,) of a category
+        if stated.any():
+            true &= (stated[:, None] == known[None]) | (stated == 0)[:, None]
     with np.errstate(invalid="ignore"):
         far = ~(np.abs(mentions.position[:, None] - facets.position[None]) <= POSITION_TOLERANCE_MM)
         low, high = mentions.ages[:, :1], mentions.ages[:, 1:]
@@ -134,8 +149,8 @@ def truth_of_tables(mentions: MentionTable, facets: FacetTable) -> np.ndarray:
 def truth_matrix(mentioned: Sequence[Mapping[str, Any]], facts: Sequence[Facts]) -> np.ndarray:
     """(N, M) bool: is the caption that states mentioned[n] true of the slice facts[m]?
 
-    Words must be equal, positions within 2 mm, ages within 3 years or in the band, regions at least 20 mm2;
-    a region named without side may be on either side.
+    Words must be equal, positions within 2 mm, ages within 3 years or in the band, regions at least 20 mm2,
+    and so the structures whose size is stated; a region named without side may be on either side.
     """
     return truth_of_tables(mention_table(mentioned), facet_table(facts))
 

@@ -12,7 +12,6 @@ import pytest
 from atlas.atlas import load_atlas
 from atlas.caption import (
     Facts,
-    all_words,
     caption,
     describe,
     facet_table,
@@ -23,8 +22,10 @@ from atlas.caption import (
 )
 from atlas.errors import PromptError
 from atlas.facts import AXIS, age_band, level_at, level_named, levels, region_names, with_side, wordings
-from atlas.prompt import split_words
+from atlas.lint import all_words
+from atlas.phrases import split_words
 from atlas.slices import Slice
+from atlas.structures import SIZES, structures
 from atlas.truth import mention_table, truth_of_tables
 
 
@@ -42,17 +43,18 @@ def random_facts(seed: int) -> Facts:
         "sex": ["female", "male"],
         "handedness": ["left", "right"],
         "field_strength": [1.5, 3.0],
-        "ventricles": ["small", "normal", "enlarged"],
         "site": ["Guys"],
     }
     for name, values in choices.items():
         if rng.random() < 0.8:
             known[name] = rng.choice(values)
+    sizes = {name: rng.choice(list(SIZES)) for name in structures() if rng.random() < 0.7}
     return Facts(
         plane=plane,
         position_mm=position_mm,
         modality=rng.choice(["T1", "T2", "PD", "FLAIR"]),
         level=level_at(plane, position_mm),
+        sizes=sizes,
         regions={name: round(rng.uniform(20, 400), 1) for name in rng.sample(names, 20)},
         known=known,
         source="simulated",
@@ -156,7 +158,7 @@ def test_facts_that_are_not_known_are_not_stated():
 
 def test_facts_are_stated_about_as_often_as_the_table_says():
     facts = random_facts(4)
-    facts.known.update(age=50.0, sex="female", ventricles="normal")
+    facts.known.update(age=50.0, sex="female")
     made = [caption(facts, seed=seed).mentioned for seed in range(4000)]
 
     def share(*names: str) -> float:
@@ -186,6 +188,7 @@ BASE = Facts(
     modality="T1",
     level="thalamus",
     regions={"left thalamus": 300.0, "left hippocampus": 19.0},
+    sizes={"thalami": "small", "hippocampi": "enlarged"},
     known={"age": 70.4, "sex": "female", "health": "healthy", "field_strength": 1.5},
 )
 
@@ -212,7 +215,11 @@ BASE = Facts(
         ({"plane": "axial", "field_strength": 1.5}, True),
         ({"plane": "axial", "field_strength": 3.0}, False),
         ({"plane": "axial", "handedness": "right"}, False),
-        ({"plane": "axial", "ventricles": "enlarged"}, False),
+        ({"plane": "axial", "sizes": {"thalami": "small"}}, True),
+        ({"plane": "axial", "sizes": {"thalami": "normal"}}, False),
+        ({"plane": "axial", "sizes": {"hippocampi": "enlarged"}}, False),  # 19 mm2: not visible
+        ({"plane": "axial", "sizes": {"putamina": "enlarged"}}, False),
+        ({"plane": "axial", "sizes": {"thalami": "small", "putamina": "enlarged"}}, False),
         ({"plane": "axial", "health": "healthy"}, True),
         ({"plane": "axial", "regions": ["left thalamus"]}, True),
         ({"plane": "axial", "regions": ["thalamus"]}, True),
@@ -317,6 +324,7 @@ def test_keywords_name_place_person_and_largest_regions():
         "healthy",
         "female",
         "70 years",
+        "small thalami",
         "left thalamus",
         "left hippocampus",
     )

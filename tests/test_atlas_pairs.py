@@ -22,7 +22,7 @@ from test_atlas_caption import random_facts
 
 import atlas.prepare
 from atlas.atlas import load_atlas
-from atlas.cohort import SPLITS, assign_splits, ventricle_sizes
+from atlas.cohort import SPLITS, assign_splits
 from atlas.errors import PairsError, RegistrationError, SourceError
 from atlas.overlay import VIEW
 from atlas.pairs import _licence, read_dataset, read_pairs, write_pairs
@@ -287,7 +287,7 @@ def test_every_line_has_the_same_columns_and_gives_the_facts_back(pairs_folder):
         facts = random_facts(seed)
         line = json.loads(json.dumps(line_of("train/a/b.png", "a", "train", "", facts)))
         assert tuple(line) == tuple(lines[0])
-        assert facts_of(line, {}) == facts
+        assert facts_of(line, {"sizes": facts.sizes}) == facts
 
 
 def test_each_split_lists_its_own_pictures_as_an_imagefolder_does(pairs_folder):
@@ -383,21 +383,6 @@ def test_no_asked_split_of_a_small_cohort_stays_empty(count):
     assert set(assign_splits(names, (0.8, 0.1, 0.1), seed=0).values()) == set(SPLITS)
     assert set(assign_splits(names, (1.0, 0.0, 0.0), seed=0).values()) == {"train"}
     assert set(assign_splits(names, (0.0, 0.0, 1.0), seed=0).values()) == {"test"}
-
-
-def test_ventricles_are_judged_within_the_decade_of_age():
-    def person(number: int, age: float | None, share: float) -> list[dict[str, object]]:
-        volumes = {"left lateral ventricle": share / 2, "right lateral ventricle": share / 2, "brain": 1.0}
-        header = {"subject": str(number), "sessions": {"": {"volumes": volumes}}}
-        return [header, {"session": "", "facts": {"known": {} if age is None else {"age": age}}}]
-
-    seventies = [person(number, 70 + number % 10, 0.02 + number / 1000) for number in range(20)]
-    few = [person(100 + number, 35.0, 0.01 * number) for number in range(19)]
-    sizes = ventricle_sizes([*seventies, *few, person(200, None, 0.9)])
-    assert {name for name, _ in sizes} <= {str(number) for number in range(20)}
-    assert [sizes.get((str(number), "")) for number in range(20)] == (
-        ["small"] * 4 + [None] * 3 + ["normal"] * 6 + [None] * 3 + ["enlarged"] * 4
-    )
 
 
 @pytest.mark.slow

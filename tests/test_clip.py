@@ -9,8 +9,8 @@ import torch
 from toys import TEXTS, smooth_images, toy_clip
 
 from brainclip.clip import Clip
-from brainclip.errors import PromptError, WeightsError
-from brainclip.train.clip import jitter, multi_positive_loss
+from brainclip.errors import PromptError, RecipeError, WeightsError
+from brainclip.train.clip import jitter, longest_caption, multi_positive_loss
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +114,12 @@ def test_jitter_never_mirrors() -> None:
     for seed in range(20):
         moved = jitter(image, np.random.default_rng(seed))
         assert moved[0, 0].argmax() % 32 < 8  # the mark stays on its side
+
+
+def test_a_caption_that_does_not_fit_is_refused_before_training() -> None:
+    clip = toy_clip()
+    assert longest_caption(clip, TEXTS) == max(clip.tokens_in(text) for text in TEXTS) <= clip.context
+    with pytest.raises(
+        RecipeError, match=r"clip.vocabulary = \d+: a training caption takes \d+ tokens, 77 fit"
+    ):
+        longest_caption(clip, [*TEXTS, "axial T1 slice " * 40])

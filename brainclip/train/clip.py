@@ -17,6 +17,7 @@ from atlas.truth import facet_table, mention_table, truth_of_tables
 from brainclip.clip import Clip, new_clip, train_tokenizer
 from brainclip.config import Recipe, as_dict
 from brainclip.data import PairDataset, training_data
+from brainclip.errors import RecipeError
 from brainclip.train.loop import Batch, Stage, step_seed, train
 
 CORPUS = 20_000  # captions the vocabulary is learned from
@@ -80,6 +81,17 @@ def corpus(data: PairDataset, seed: int) -> list[str]:
     return [caption(data.pairs[i].facts, seed=row).text for row, i in enumerate(chosen)]
 
 
+def longest_caption(clip: Clip, texts: Sequence[str]) -> int:
+    """Tokens of the longest text; RecipeError before any training where one does not fit."""
+    tokens, text = max((clip.tokens_in(text), text) for text in texts)
+    if tokens > clip.context:
+        raise RecipeError(
+            f"clip.vocabulary = {clip.tokenizer.get_vocab_size()}: a training caption takes {tokens} tokens, "
+            f"{clip.context} fit: {text[:60]!r}; give a larger vocabulary or clip.context"
+        )
+    return tokens
+
+
 @torch.no_grad()
 def embed_all(clip: Clip, data: PairDataset, indices: np.ndarray, batch: int = 256) -> Tensor:
     """Embeddings (N, D) of the slices at `indices`."""
@@ -95,6 +107,7 @@ def train_clip(recipe: Recipe) -> dict[str, float]:
     torch.manual_seed(stage.seed)
     texts = corpus(data, stage.seed)
     clip = new_clip(stage, data.size, train_tokenizer(texts, stage.vocabulary))
+    longest = longest_caption(clip, texts)
     facets = facet_table([pair.facts for pair in data.pairs])
 
     def batch(step: int) -> Batch:
@@ -116,5 +129,5 @@ def train_clip(recipe: Recipe) -> dict[str, float]:
         clip.embedding_std.copy_(embedding.std(0))
         clip.save(folder)
 
-    facts = {"recipe": as_dict(stage), "inputs": {"pairs": data.hash}}
+    facts = {"recipe": as_dict(stage), "inputs": {"pairs": data.hash}, "longest_caption_tokens": longest}
     return train(Stage("clip", ClipObjective(clip), batch, save), stage, run, facts)
