@@ -44,8 +44,8 @@ from atlas.records import (
 from atlas.shards import write_shards
 from atlas.slices import WINDOWS, Geometry
 from atlas.sources import Scan, find_scans
-from atlas.structures import SIZES
 from atlas.strip import check_method
+from atlas.structures import SIZES
 from atlas.workers import run
 
 __all__ = ["SPLITS", "Pair", "read_dataset", "read_pairs", "write_pairs"]
