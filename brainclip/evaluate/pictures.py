@@ -20,6 +20,7 @@ from brainclip.model import BrainCLIP
 from brainclip.weights import hash_file, read_json
 
 PACKAGE = Path(__file__).parent.parent
+ATLAS = Path(atlas.__file__).parent
 TOGETHER = 16  # pictures between two writes
 
 
@@ -32,15 +33,17 @@ class Pictures:
 
 
 def identity(model: BrainCLIP) -> str:
-    """A hash of all that a model's pictures depend on: weights, settings, adapters, the code that samples."""
+    """A hash of all that a model's pictures depend on: weights, settings, adapters, the code that samples and
+    the atlas, by which a prompt is read and said again."""
     cards = [read_json(path) for path in sorted(model.folder.glob("decoder/adapters/*/adapter.json"))]
     sampling = [PACKAGE / f"{name}.py" for name in ("model", "clip", "prior", "decoder", "vae")]
-    return digest([model.card, cards, [hash_file(path) for path in sampling]])
+    return digest([model.card, cards, [hash_file(path) for path in sampling], code_hash(ATLAS)])
 
 
-def code_hash() -> str:
-    """A hash of both packages' code and tables: figures of older code are not taken for those of this."""
-    folders = (PACKAGE, Path(atlas.__file__).parent)
+def code_hash(*folders: Path) -> str:
+    """A hash of the code and tables in these folders, or of both packages: figures of older code are not
+    taken for those of this."""
+    folders = folders or (PACKAGE, ATLAS)
     paths = [
         path for folder in folders for kind in ("py", "tsv", "toml") for path in folder.rglob(f"*.{kind}")
     ]
