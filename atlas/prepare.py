@@ -23,7 +23,7 @@ from atlas.facts import Facts, describe, with_side
 from atlas.overlay import overlay
 from atlas.slices import AXIS, PLANES, Geometry, cut, window, working_grid
 from atlas.sources import Scan, load_mask
-from atlas.strip import brain_mask
+from atlas.strip import LARGEST_ML, brain_mask
 from atlas.volume import load_labels, load_volume, resample, same_grid, voxel_sizes
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 OF_VISIT = ("volumes", "percentiles", "sizes")  # facts that are the same for all slices of a visit
 LEAST_BRAIN_MM2 = 400.0  # a slice with less brain than this is not written
-LARGEST_BRAIN_ML = 2500.0  # more than this above zero is a whole head, not a brain
 
 
 @dataclass(frozen=True)
@@ -219,16 +218,16 @@ def _brain(scan: Scan, strip: str) -> tuple[Nifti1Image, Nifti1Image, str]:
         origin = "given"
     else:
         inside, origin = values > 0, "above 0"
-        if inside.sum() * np.prod(voxel_sizes(volume)) / 1000 > LARGEST_BRAIN_ML:
+        if inside.sum() * np.prod(voxel_sizes(volume)) / 1000 > LARGEST_ML:  # a whole head
             try:
                 inside, origin = np.asanyarray(brain_mask(volume, method=strip).dataobj) > 0, strip
             except VolumeError as error:
                 raise VolumeError(f"{scan.path.name}: {error}") from error
     millilitres = float(inside.sum() * np.prod(voxel_sizes(volume)) / 1000)
-    if not 300 <= millilitres <= LARGEST_BRAIN_ML:
+    if not 300 <= millilitres <= LARGEST_ML:
         raise VolumeError(
             f"{scan.path.name}: {millilitres:.0f} ml lie inside the brain mask, a brain has 300 to "
-            f"{LARGEST_BRAIN_ML:.0f}; give brain masks for volumes that are not stripped"
+            f"{LARGEST_ML:.0f}; give brain masks for volumes that are not stripped"
         )
     brain = Nifti1Image(np.where(inside, values, 0).astype(np.float32), volume.affine)
     return brain, Nifti1Image(inside.astype(np.int32), volume.affine), origin

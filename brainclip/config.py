@@ -93,9 +93,7 @@ class TrainingRecipe:
 class ClipRecipe(TrainingRecipe):
     """CLIP from scratch with two small open_clip towers."""
 
-    alike: float = (
-        0.0  # share of each batch in groups alike in plane, contrast and place, to learn the person
-    )
+    alike: float = 0.0  # share of each batch in groups that only the person tells apart
     vocabulary: int = 2048
     context: int = 77
     embedding: int = 192

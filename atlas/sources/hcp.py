@@ -13,9 +13,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from atlas.errors import SourceError
 from atlas.sources.scan import Notes, Scan, find_mask, note, stem
-from atlas.sources.tables import by_id, find_table, person_facts, read_table
+from atlas.sources.tables import by_id, find_table, need_table, person_facts, read_table
 
 SUBJECT = re.compile(r"\d{6}")
 IMAGES = {"T1": "T1w_acpc_dc_restore_brain.nii.gz", "T2": "T2w_acpc_dc_restore_brain.nii.gz"}
@@ -26,9 +25,8 @@ RANGE = re.compile(r"\d\d-\d\d|\d\d\+")
 
 def hcp_scans(folder: Path, masks: Path | None) -> tuple[list[Scan], Notes]:
     """The scans of HCP Young Adult: T1 and T2 of every person's T1w folder."""
-    path = find_table(folder, ("unrestricted*.csv", "*nrestricted*.csv", "*S1200*.csv"))
-    if path is None:
-        raise SourceError(f"{folder}: unrestricted_*.csv is not there or in the folder above; put it there")
+    patterns = ("unrestricted*.csv", "*nrestricted*.csv", "*S1200*.csv")
+    path = need_table(folder, "unrestricted_*.csv", patterns)
     table = by_id(read_table(path, HEADINGS, need=tuple(HEADINGS)))
     families = _families(folder)
     scans: list[Scan] = []

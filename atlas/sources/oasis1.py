@@ -18,9 +18,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from atlas.errors import SourceError
 from atlas.sources.scan import Notes, Scan, find_mask, note, stem
-from atlas.sources.tables import by_id, find_table, number, person_facts, read_table, with_point
+from atlas.sources.tables import by_id, need_table, number, person_facts, read_table, with_point
 from atlas.volume import has_orientation
 
 SESSION = re.compile(r"(OAS1_\d{4})_(MR\d)")
@@ -48,9 +47,7 @@ VISION = {"site": "Washington University", "field_strength": 1.5}  # the scanner
 def oasis1_scans(folder: Path, masks: Path | None) -> tuple[list[Scan], Notes]:
     """The scans of OASIS-1, one a session."""
     name = "oasis_cross-sectional"  # ...-reliability.csv is another table, hence [!y]
-    path = find_table(folder, (f"{name}.csv", f"{name}*[!y].csv", f"{name}*.xls*"))
-    if path is None:
-        raise SourceError(f"{folder}: {name}.csv is not there or in the folder above; put it there")
+    path = need_table(folder, f"{name}.csv", (f"{name}.csv", f"{name}*[!y].csv", f"{name}*.xls*"))
     table = by_id(read_table(path, HEADINGS, need=("id", "sex", "age", "cdr")))
     scans: list[Scan] = []
     left_out: Notes = []

@@ -10,10 +10,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from atlas.errors import SourceError
 from atlas.sources.oasis1 import ENDINGS, oasis_facts, session_folders
 from atlas.sources.scan import NO_ORIENTATION, Notes, Scan, find_mask, note
-from atlas.sources.tables import by_id, find_table, read_table
+from atlas.sources.tables import by_id, need_table, read_table
 from atlas.volume import has_orientation
 
 SESSION = re.compile(r"(OAS2_\d{4})_(MR\d)")
@@ -31,13 +30,8 @@ HEADINGS = {
 
 def oasis2_scans(folder: Path, masks: Path | None) -> tuple[list[Scan], Notes]:
     """The scans of OASIS-2, one a visit; all visits of a person have the same subject."""
-    path = find_table(
-        folder, ("oasis_longitudinal.csv", "oasis_longitudinal*.csv", "oasis_longitudinal*.xls*")
-    )
-    if path is None:
-        raise SourceError(
-            f"{folder}: oasis_longitudinal.csv is not there or in the folder above; put it there"
-        )
+    name = "oasis_longitudinal"
+    path = need_table(folder, f"{name}.csv", (f"{name}.csv", f"{name}*.csv", f"{name}*.xls*"))
     table = by_id(read_table(path, HEADINGS, need=("id", "group", "sex", "age")))
     scans: list[Scan] = []
     left_out: Notes = []

@@ -33,6 +33,14 @@ def find_table(folder: Path, patterns: Sequence[str], *, deep: bool = False) -> 
     return None
 
 
+def need_table(folder: Path, name: str, patterns: Sequence[str]) -> Path:
+    """The table that find_table finds. Raises SourceError, which calls it `name`, when there is none."""
+    path = find_table(folder, patterns)
+    if path is None:
+        raise SourceError(f"{folder}: {name} is not there or in the folder above; put it there")
+    return path
+
+
 def read_table(
     path: Path, headings: Mapping[str, Sequence[str]], *, need: Sequence[str]
 ) -> list[dict[str, str]]:
