@@ -91,9 +91,11 @@ class TrainingRecipe:
 
 @dataclass(frozen=True)
 class ClipRecipe(TrainingRecipe):
-    """CLIP from scratch with two small open_clip towers."""
+    """CLIP with two small open_clip towers, from scratch or from the clip folder `start`."""
 
+    start: str = ""  # towers and vocabulary to go on from; empty: random weights
     alike: float = 0.0  # share of each batch in groups that only the person tells apart
+    ladder: float = 0.0  # weight of the age ladder, which takes the groups that are alike
     vocabulary: int = 2048
     context: int = 77
     embedding: int = 192
@@ -124,6 +126,7 @@ class VaeRecipe(TrainingRecipe):
 class PriorRecipe(TrainingRecipe):
     """Diffusion prior from text embedding to image embedding."""
 
+    start: str = ""  # prior folder to go on from, of whatever CLIP; empty: random weights
     layers: int = 4
     heads: int = 3
     head_width: int = 64
@@ -138,6 +141,7 @@ class PriorRecipe(TrainingRecipe):
 class DecoderRecipe(TrainingRecipe):
     """Latent diffusion decoder conditioned on the image embedding, trained as a rectified flow."""
 
+    start: str = ""  # decoder folder to go on from, of whatever CLIP; empty: random weights
     channels: tuple[int, ...] = (64, 96, 192)
     layers: int = 1
     head_width: int = 32

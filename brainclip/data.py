@@ -115,20 +115,21 @@ class PairDataset(Dataset[tuple[Tensor, Pair]]):
         without repeats as long as it has enough pairs.
 
         alike: share of the batch in groups of 16 slices that have plane, contrast and place in common, so
-        that only the person tells them apart.
+        that only the person tells them apart; they are the last of the batch, group by group.
         """
         generator = np.random.default_rng([seed, step])
         groups = round(alike * batch / GROUP)
         counts = generator.multinomial(batch - groups * GROUP, self.shares)
-        parts = []
+        drawn = []
         for folder, count in enumerate(counts):
             size = self.starts[folder + 1] - self.starts[folder]
-            parts.append(self.starts[folder] + generator.choice(size, size=count, replace=count > size))
+            drawn.append(self.starts[folder] + generator.choice(size, size=count, replace=count > size))
+        parts = [generator.permutation(np.concatenate(drawn))]
         for folder in generator.choice(len(self.shares), size=groups, p=self.shares):
             first = generator.integers(self.starts[folder], self.starts[folder + 1])
             near = self._neighbours[int(self._cell[first])]
             parts.append(generator.choice(near, size=GROUP, replace=len(near) < GROUP))
-        return generator.permutation(np.concatenate(parts))
+        return np.concatenate(parts)
 
     @cached_property
     def _cell(self) -> np.ndarray:

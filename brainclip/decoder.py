@@ -104,13 +104,14 @@ class Decoder(nn.Module):
         return cls(vae, unet, expected, FlowMatchEulerDiscreteScheduler(), {"clip": clip.hash})
 
     @classmethod
-    def load(cls, folder: Path, clip: Clip) -> Decoder:
+    def load(cls, folder: Path, clip: Clip, *, retrain: bool = False) -> Decoder:
         """The decoder saved in `folder`, its adapters found but not active.
 
         WeightsError for one trained with another CLIP, or missing keys.
+        retrain: take it whatever CLIP it was trained with, without adapters, to train it further.
         """
         contract = read_json(folder / "contract.json")
-        if contract["clip"] != clip.hash:
+        if contract["clip"] != clip.hash and not retrain:
             raise WeightsError(
                 f"{folder}: this decoder was trained with CLIP {contract['clip']}, not with CLIP {clip.hash}"
             )
@@ -125,6 +126,8 @@ class Decoder(nn.Module):
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(
             read_json(folder / "scheduler" / "scheduler_config.json")
         )
+        if retrain:
+            return cls(**parts, scheduler=scheduler, contract={"clip": clip.hash}).eval()
         decoder = cls(**parts, scheduler=scheduler, contract=contract)
         decoder.hash = hash_file(folder / "unet" / DIFFUSERS_WEIGHTS)
         for path in sorted(folder.glob("adapters/*/adapter.json")):

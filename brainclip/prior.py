@@ -58,10 +58,13 @@ class Prior(nn.Module):
         return cls(transformer, scheduler, {"clip": clip.hash})
 
     @classmethod
-    def load(cls, folder: Path, clip: Clip) -> Prior:
-        """The prior saved in `folder`. WeightsError for one trained with another CLIP, or missing keys."""
+    def load(cls, folder: Path, clip: Clip, *, retrain: bool = False) -> Prior:
+        """The prior saved in `folder`. WeightsError for one trained with another CLIP, or missing keys.
+
+        retrain: take it whatever CLIP it was trained with, and this CLIP's whitening, to train it further.
+        """
         contract = read_json(folder / "contract.json")
-        if contract["clip"] != clip.hash:
+        if contract["clip"] != clip.hash and not retrain:
             raise WeightsError(
                 f"{folder}: this prior was trained with CLIP {contract['clip']}, not with CLIP {clip.hash}"
             )
@@ -70,6 +73,15 @@ class Prior(nn.Module):
         if not bool((transformer.clip_std > 0).all()):
             raise WeightsError(f"{folder}: clip_std is 0; the prior would decode everything to 0")
         scheduler = DDIMScheduler.from_config(read_json(folder / "scheduler_config.json"))
+        if retrain:
+            if transformer.clip_std.shape[1] != len(clip.embedding_std):
+                raise WeightsError(
+                    f"{folder}: a prior of {transformer.clip_std.shape[1]}-d embeddings cannot go on with a "
+                    f"CLIP of {len(clip.embedding_std)}"
+                )
+            transformer.clip_mean.data.copy_(clip.embedding_mean[None])
+            transformer.clip_std.data.copy_(clip.embedding_std[None])
+            contract = {"clip": clip.hash}
         return cls(transformer, scheduler, contract).eval()
 
     def save(self, folder: Path, *, dtype: torch.dtype | None = torch.float16) -> None:

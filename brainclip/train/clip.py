@@ -14,11 +14,12 @@ from tqdm import tqdm
 from atlas.caption import Caption, caption
 from atlas.facts import Facts
 from atlas.truth import facet_table, mention_table, truth_of_tables
-from brainclip.clip import Clip, new_clip, train_tokenizer
-from brainclip.config import Recipe, as_dict
-from brainclip.data import PairDataset, training_data
+from brainclip.clip import WEIGHTS, Clip, new_clip, train_tokenizer
+from brainclip.config import ClipRecipe, Recipe, as_dict
+from brainclip.data import GROUP, PairDataset, training_data
 from brainclip.errors import RecipeError
-from brainclip.train.loop import Batch, Stage, step_seed, train
+from brainclip.train.ladder import known_ages, ladder_loss, rungs
+from brainclip.train.loop import Batch, Stage, started_from, step_seed, train
 
 CORPUS = 20_000  # captions the vocabulary is learned from
 LARGEST_SCALE = float(np.log(100))  # open_clip's bound of the logit scale
@@ -39,20 +40,36 @@ def multi_positive_loss(text: Tensor, image: Tensor, positives: Tensor, scale: T
 
 
 class ClipObjective(nn.Module):
-    """The contrastive loss of a batch of slices and captions."""
+    """The contrastive loss of a batch of slices and captions, and `ladder` times that of its age ladder."""
 
-    def __init__(self, clip: Clip) -> None:
+    def __init__(self, clip: Clip, ladder: float = 0.0) -> None:
         super().__init__()
-        self.clip = clip
+        self.clip, self.ladder = clip, ladder
 
-    def forward(self, images: Tensor, tokens: Tensor, positives: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self,
+        images: Tensor,
+        tokens: Tensor,
+        positives: Tensor,
+        ages: Tensor | None = None,
+        asked: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """images (B, 1, H, W), positives (B, B). tokens: (B, 77), and with a ladder (B + G K, 77): its rungs
+        follow. ages (G, N): of the last G N slices, the groups that are alike; asked (G, K): of the rungs."""
         with torch.no_grad():
             self.clip.towers.logit_scale.clamp_(0, LARGEST_SCALE)
         text, _ = self.clip.encode_text(tokens)
-        image = self.clip.encode_image(images)
-        loss = multi_positive_loss(text, image, positives, self.clip.towers.logit_scale.exp())
-        hit = positives[torch.arange(len(text)), (text @ image.T).argmax(1)].float().mean()
-        return loss, {"text_to_image": hit, "scale": self.clip.towers.logit_scale.exp().detach()}
+        image, scale = self.clip.encode_image(images), self.clip.towers.logit_scale.exp()
+        said = text[: len(image)]
+        loss = multi_positive_loss(said, image, positives, scale)
+        hit = positives[torch.arange(len(said)), (said @ image.T).argmax(1)].float().mean()
+        extras = {"text_to_image": hit, "scale": scale.detach()}
+        if ages is not None and asked is not None:
+            people = image[-ages.numel() :].unflatten(0, tuple(ages.shape))
+            rungs = text[len(image) :].unflatten(0, tuple(asked.shape))
+            age_loss = ladder_loss(people, rungs, ages, asked, scale)
+            loss, extras["ladder"] = loss + self.ladder * age_loss, age_loss.detach()
+        return loss, extras
 
 
 def jitter(images: Tensor, generator: np.random.Generator) -> Tensor:
@@ -103,10 +120,15 @@ def embed_all(clip: Clip, data: PairDataset, indices: np.ndarray, batch: int = 2
 def train_clip(recipe: Recipe) -> dict[str, float]:
     """Train the clip stage of a recipe into <folder>/clip."""
     stage, run = recipe.clip, Path(recipe.folder) / "clip"
+    groups = round(stage.alike * stage.batch / GROUP)
+    if stage.ladder and not groups:
+        raise RecipeError(
+            "clip.ladder takes the groups of slices that are alike; give clip.alike, such as 0.5"
+        )
     data = training_data(recipe, stage)
     torch.manual_seed(stage.seed)
     texts = corpus(data, stage.seed)
-    clip = new_clip(stage, data.size, train_tokenizer(texts, stage.vocabulary))
+    clip = _begun(stage, data.size, texts)
     longest = longest_caption(clip, texts)
     facets = facet_table([pair.facts for pair in data.pairs])
 
@@ -117,9 +139,15 @@ def train_clip(recipe: Recipe) -> dict[str, float]:
         shown = facet_table(facts) if stage.augment.mirror else facets.take(indices)
         positives = truth_of_tables(mention_table([c.mentioned for c in captions]), shown)
         np.fill_diagonal(positives, True)
-        images = jitter(images, np.random.default_rng([stage.seed, step, 1]))
-        tokens = clip.tokenize([c.text for c in captions])
-        return {"images": images, "tokens": tokens, "positives": torch.from_numpy(positives)}
+        generator = np.random.default_rng([stage.seed, step, 1])
+        rows: Batch = {"images": jitter(images, generator), "positives": torch.from_numpy(positives)}
+        if stage.ladder:
+            first = range(stage.batch - groups * GROUP, stage.batch, GROUP)
+            climbed = [rungs(captions[row], generator) for row in first]
+            rows["ages"] = known_ages(facts[first[0] :]).unflatten(0, (groups, GROUP))
+            rows["asked"] = torch.tensor([[float(c.mentioned["age"]) for c in ladder] for ladder in climbed])
+            captions = captions + [c for ladder in climbed for c in ladder]
+        return rows | {"tokens": clip.tokenize([c.text for c in captions])}
 
     def save(folder: Path) -> None:
         clip.cpu()
@@ -129,5 +157,18 @@ def train_clip(recipe: Recipe) -> dict[str, float]:
         clip.embedding_std.copy_(embedding.std(0))
         clip.save(folder)
 
-    facts = {"recipe": as_dict(stage), "inputs": {"pairs": data.hash}, "longest_caption_tokens": longest}
-    return train(Stage("clip", ClipObjective(clip), batch, save), stage, run, facts)
+    inputs = {"pairs": data.hash} | started_from(stage.start, WEIGHTS)
+    card = {"recipe": as_dict(stage), "inputs": inputs, "longest_caption_tokens": longest}
+    return train(Stage("clip", ClipObjective(clip, stage.ladder), batch, save), stage, run, card)
+
+
+def _begun(stage: ClipRecipe, size: int, texts: Sequence[str]) -> Clip:
+    """The Clip a run begins with: random weights and a vocabulary of these captions, or that of `start`."""
+    if not stage.start:
+        return new_clip(stage, size, train_tokenizer(texts, stage.vocabulary))
+    clip = Clip.load(Path(stage.start))
+    if clip.size != size:
+        raise RecipeError(
+            f"clip.start = {stage.start!r} is for slices of {clip.size} pixels a side, the pairs have {size}"
+        )
+    return clip

@@ -16,10 +16,11 @@ from brainclip.clip import Clip
 from brainclip.config import AdapterRecipe, DecoderRecipe, Recipe, as_dict
 from brainclip.data import PairDataset, training_data
 from brainclip.decoder import Decoder
-from brainclip.errors import RecipeError
+from brainclip.errors import RecipeError, WeightsError
 from brainclip.train.embeddings import whitened_embeddings
-from brainclip.train.loop import Batch, Stage, train
+from brainclip.train.loop import Batch, Stage, started_from, train
 from brainclip.train.vae import load_vae
+from brainclip.vae import PatchAutoencoder
 from brainclip.weights import DIFFUSERS_WEIGHTS, hash_file
 
 SHOWN = 8  # pictures in a training sample
@@ -86,6 +87,23 @@ def _fast_on_cpu(decoder: Decoder, device: str) -> None:
         decoder.unet.set_attn_processor(AttnProcessor())
 
 
+def _begun(stage: DecoderRecipe, clip: Clip, vae: PatchAutoencoder) -> Decoder:
+    """The decoder a run begins with: random weights, or those of `start` over this autoencoder."""
+    fresh = Decoder.new(stage, clip, vae)
+    if not stage.start:
+        return fresh
+    decoder = Decoder.load(Path(stage.start), clip, retrain=True)
+    for part in ("unet", "expected"):
+        ours, theirs = getattr(fresh, part).state_dict(), getattr(decoder, part).state_dict()
+        if {k: v.shape for k, v in ours.items()} != {k: v.shape for k, v in theirs.items()}:
+            raise WeightsError(
+                f"{stage.start}: its {part} is of another shape than [decoder] and the autoencoder of this "
+                f"recipe make it; give the same channels, layers and widths, or no start"
+            )
+    decoder.vae = vae
+    return decoder
+
+
 def train_decoder(recipe: Recipe) -> dict[str, float]:
     """Train the decoder stage of a recipe into <folder>/decoder."""
     stage, folder = recipe.decoder, Path(recipe.folder)
@@ -94,7 +112,7 @@ def train_decoder(recipe: Recipe) -> dict[str, float]:
     whitened = whitened_embeddings(clip, data, folder / "embeddings")
     held_out_whitened = whitened_embeddings(clip, held_out, folder / "embeddings")
     torch.manual_seed(stage.seed)
-    decoder = Decoder.new(stage, clip, load_vae(folder / "vae"))
+    decoder = _begun(stage, clip, load_vae(folder / "vae"))
     decoder.vae.requires_grad_(False)
     _fast_on_cpu(decoder, stage.device)
 
@@ -105,7 +123,7 @@ def train_decoder(recipe: Recipe) -> dict[str, float]:
         "pairs": data.hash,
         "clip": clip.hash,
         "vae": hash_file(folder / "vae" / DIFFUSERS_WEIGHTS),
-    }
+    } | started_from(stage.start, f"unet/{DIFFUSERS_WEIGHTS}")
     facts = {"recipe": as_dict(stage), "inputs": inputs}
     batch = decoder_batches(decoder, data, whitened, stage)
     return train(

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from brainclip.config import TrainingRecipe, as_dict
 from brainclip.errors import RecipeError, WeightsError
-from brainclip.weights import read_json, write_json
+from brainclip.weights import hash_file, read_json, write_json
 
 Batch = dict[str, Tensor]
 
@@ -53,6 +53,11 @@ def rate_at(step: int, recipe: TrainingRecipe) -> float:
 def step_seed(seed: int, step: int) -> int:
     """The seed of one step's noise and dropout."""
     return (seed * 1_000_003 + step) % 2**63
+
+
+def started_from(start: str, weights: str) -> dict[str, str]:
+    """What run.json says of the weights a run went on from; nothing for a run from random weights."""
+    return {"start": hash_file(Path(start) / weights)} if start else {}
 
 
 def train(stage: Stage, recipe: TrainingRecipe, run: Path, facts: dict[str, Any]) -> dict[str, float]:

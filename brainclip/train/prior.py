@@ -15,7 +15,8 @@ from brainclip.data import training_data
 from brainclip.prior import Prior
 from brainclip.train.clip import drawn_captions
 from brainclip.train.embeddings import whitened_embeddings
-from brainclip.train.loop import Batch, Stage, train
+from brainclip.train.loop import Batch, Stage, started_from, train
+from brainclip.weights import DIFFUSERS_WEIGHTS
 
 
 class PriorObjective(nn.Module):
@@ -46,7 +47,7 @@ def train_prior(recipe: Recipe) -> dict[str, float]:
     data = training_data(recipe, stage)
     whitened = whitened_embeddings(clip, data, folder / "embeddings")
     torch.manual_seed(stage.seed)
-    prior = Prior.new(stage, clip)
+    prior = Prior.load(Path(stage.start), clip, retrain=True) if stage.start else Prior.new(stage, clip)
 
     @torch.no_grad()
     def batch(step: int) -> Batch:
@@ -66,5 +67,6 @@ def train_prior(recipe: Recipe) -> dict[str, float]:
             "mask": tokens != 0,
         }
 
-    facts = {"recipe": as_dict(stage), "inputs": {"pairs": data.hash, "clip": clip.hash}}
+    inputs = {"pairs": data.hash, "clip": clip.hash} | started_from(stage.start, DIFFUSERS_WEIGHTS)
+    facts = {"recipe": as_dict(stage), "inputs": inputs}
     return train(Stage("prior", PriorObjective(prior), batch, prior.save), stage, folder / "prior", facts)
