@@ -1,4 +1,4 @@
-"""Evaluation of a trained recipe: adherence, retrieval, embeddings, reconstruction, timing, and sheets."""
+"""Evaluation of a trained recipe by a judge and by measures of its parts, with times and contact sheets."""
 
 from __future__ import annotations
 
@@ -58,6 +58,7 @@ def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str, timed: boo
     from brainclip.evaluate.report import markdown
     from brainclip.evaluate.retrieval import retrieval
     from brainclip.evaluate.timing import timing
+    from brainclip.evaluate.zero_shot import zero_shot
     from brainclip.model import load
 
     model = load(Path(recipe.folder) / "model")
@@ -102,6 +103,7 @@ def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str, timed: boo
         "adherence": part("adherence", judged_by, adhered),
         "adapters": part("adapters", judged_by, compared),
         "retrieval": part("retrieval", [made_by, data.hash, split], lambda: retrieval(model.clip, data)),
+        "zero_shot": part("zero_shot", [made_by, data.hash, split], lambda: zero_shot(model.clip, data)),
         "embeddings": part("embeddings", [made_by, data.hash, split], lambda: embeddings(model, data)),
         "reconstruction": part("reconstruction", [made_by, data.hash, split], reconstructed),
     }

@@ -54,6 +54,9 @@ def markdown(report: dict[str, Any]) -> str:
     for name, part in report["retrieval"].items():
         rows = [[key, shown(value)] for key, value in part.items() if isinstance(value, dict)]
         lines += _table([f"retrieval, {name}, {part['pool']} candidates", ""], rows)
+    kinds = list(dict.fromkeys(key for part in report["zero_shot"].values() for key in part))
+    rows = [[kind, *(shown(part.get(kind)) for part in report["zero_shot"].values())] for kind in kinds]
+    lines += _table(["CLIP alone, zero-shot", *report["zero_shot"]], rows)
     spaces = ("cosine", "whitened")
     keys = list(dict.fromkeys(key for space in spaces for key in report["embeddings"][space]))
     rows = [[key, *(shown(report["embeddings"][space].get(key)) for space in spaces)] for key in keys]

@@ -1,0 +1,123 @@
+"""Zero-shot: what CLIP says of a slice when it chooses among captions that differ in one fact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from atlas.caption import Facts, restate
+from atlas.facts import levels
+from atlas.slices import MODALITIES, PLANES
+from brainclip.clip import Clip
+from brainclip.data import PairDataset
+from brainclip.evaluate.figures import Figure, average, proportion, spearman
+from brainclip.evaluate.prompts import VENTRICLES_MM
+from brainclip.train.clip import embed_all
+
+SEED = 13
+POOL = 2000
+WORDINGS = 8  # captions of one meaning, whose embeddings are averaged (Radford et al. 2021)
+AGES = tuple(range(20, 91, 5))
+
+WORDS: dict[str, Sequence[str]] = {
+    "plane": PLANES,
+    "modality": MODALITIES,
+    "level": (),  # those of the slice's plane
+    "sex": ("female", "male"),
+}
+
+Choose = Callable[[Facts], Sequence[Mapping[str, Any]]]
+
+
+@torch.no_grad()
+def meanings(clip: Clip, mentioned: Sequence[Mapping[str, Any]]) -> Tensor:
+    """(M, D) unit length: the mean embedding of WORDINGS captions that state the same."""
+    texts = [restate(stated, seed=seed).text for stated in mentioned for seed in range(WORDINGS)]
+    tokens = clip.tokenize(texts)
+    parts = [clip.encode_text(tokens[i : i + 256])[0] for i in range(0, len(tokens), 256)]
+    return functional.normalize(torch.cat(parts).unflatten(0, (-1, WORDINGS)).mean(1), dim=1)
+
+
+def chosen(clip: Clip, image: Tensor, facts: Sequence[Facts], candidates: Choose) -> np.ndarray:
+    """(N,) index of the candidate caption closest to each slice; image: (N, D) embeddings of the slices."""
+    known: dict[str, Tensor] = {}
+    picked = []
+    for row, fact in zip(image, facts, strict=True):
+        options = candidates(fact)
+        key = repr(options)
+        if key not in known:
+            known[key] = meanings(clip, options)
+        picked.append(int((known[key] @ row).argmax()))
+    return np.array(picked, dtype=int)
+
+
+def zero_shot(clip: Clip, data: PairDataset) -> dict[str, dict[str, Figure]]:
+    """For each pairs folder: share of slices whose plane, contrast, level and sex are right (the plane is
+    given for the last three), and the order and error of age on axial slices at the ventricles, plane and
+    contrast given. At most POOL slices of a folder are drawn."""
+    result = {}
+    for number, folder in enumerate(data.folders):
+        rows = np.random.default_rng(SEED).permutation(np.flatnonzero(data.folder_of == number))
+        result[folder.name] = _words(clip, data, np.sort(rows[:POOL])) | _ages(clip, data, np.sort(rows))
+    return result
+
+
+def _words(clip: Clip, data: PairDataset, rows: np.ndarray) -> dict[str, Figure]:
+    """Shares of right words among `rows`."""
+    image, facts = embed_all(clip, data, rows), _facts(data, rows)
+    subjects = np.array([data.pairs[i].subject for i in rows])
+    figures = {}
+    for name in WORDS:
+        true = [fact.known.get(name) if name == "sex" else getattr(fact, name) for fact in facts]
+        known = np.flatnonzero([value is not None for value in true])
+        said = _said(clip, image[torch.from_numpy(known)], [facts[k] for k in known], name)
+        right = [word == true[k] for word, k in zip(said, known, strict=True)]
+        figures[name] = proportion(np.array(right), subjects[known])
+    return figures
+
+
+def _said(clip: Clip, image: Tensor, facts: Sequence[Facts], name: str) -> list[str]:
+    """CLIP's word for the fact `name` of each slice."""
+
+    def words(fact: Facts) -> Sequence[str]:
+        return WORDS[name] or [level.name for level in levels()[str(fact.plane)]]
+
+    picked = chosen(
+        clip, image, facts, lambda fact: [{"plane": fact.plane, name: word} for word in words(fact)]
+    )
+    return [words(fact)[k] for fact, k in zip(facts, picked, strict=True)]
+
+
+def _ages(clip: Clip, data: PairDataset, rows: np.ndarray) -> dict[str, Figure]:
+    """Spearman's correlation of true and chosen age, and the mean error in years, of those rows that are
+    axial slices at the ventricles."""
+    low, high = VENTRICLES_MM
+    kept = [
+        int(i)
+        for i, fact in zip(rows, _facts(data, rows), strict=True)
+        if fact.plane == "axial" and low <= (fact.position_mm or 0.0) <= high and fact.known.get("age")
+    ]
+    if not kept:
+        return {}
+    facts, subjects = _facts(data, kept), np.array([data.pairs[i].subject for i in kept])
+    true = np.array([float(fact.known["age"]) for fact in facts])
+
+    def candidates(fact: Facts) -> Sequence[Mapping[str, Any]]:
+        place = {"plane": fact.plane, "modality": fact.modality, "level": fact.level}
+        return [{**place, "age": age} for age in AGES]
+
+    picked = chosen(clip, embed_all(clip, data, np.array(kept, dtype=int)), facts, candidates)
+    said = np.array(AGES, dtype=float)[picked]
+    return {
+        "age_order": spearman(true, said, subjects),
+        "age_error": average(np.abs(true - said), subjects),
+    }
+
+
+def _facts(data: PairDataset, rows: Sequence[int] | np.ndarray) -> list[Facts]:
+    return [data.pairs[i].facts for i in rows]
