@@ -94,6 +94,7 @@ class ClipRecipe(TrainingRecipe):
     """CLIP with two small open_clip towers, from scratch or from the clip folder `start`."""
 
     start: str = ""  # towers and vocabulary to go on from; empty: random weights
+    locked: str = ""  # "image" or "text": the tower of `start` that keeps its weights (Zhai et al. 2022)
     alike: float = 0.0  # share of each batch in groups that only the person tells apart
     ladder: float = 0.0  # weight of the age ladder, which takes the groups that are alike
     vocabulary: int = 2048

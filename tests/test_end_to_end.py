@@ -17,6 +17,7 @@ from brainclip.cli import main
 from brainclip.errors import BrainclipError, PromptError, RecipeError, WeightsError
 from brainclip.model import load
 from brainclip.train import run_stage
+from brainclip.weights import read_weights
 
 TINY = Path(__file__).parent.parent / "recipes" / "tiny.toml"
 
@@ -190,3 +191,25 @@ def test_start_of_another_shape_is_refused(folder: Path, tmp_path: Path) -> None
     overrides = [f"folder={tmp_path / 'other'}", f"clip.start={folder / 'clip'}", "clip.ladder=1.0"]
     with pytest.raises(RecipeError, match="ladder takes the groups of slices that are alike"):
         run_stage("clip", TINY, overrides=overrides)
+
+
+@pytest.mark.parametrize("locked", ["image", "text"])
+def test_locked_tower_keeps_its_weights_and_the_other_learns(
+    folder: Path, tmp_path: Path, locked: str
+) -> None:
+    shutil.copytree(folder / "pairs", tmp_path / "next" / "pairs")
+    overrides = [f"folder={tmp_path / 'next'}", f"clip.locked={locked}", "clip.steps=3"]
+    with pytest.raises(RecipeError, match="a tower of the folder"):
+        run_stage("clip", TINY, overrides=overrides)
+    run_stage("clip", TINY, overrides=[*overrides, f"clip.start={folder / 'clip'}"])
+    name = "open_clip_model.safetensors"
+    before, after = read_weights(folder / "clip" / name), read_weights(tmp_path / "next" / "clip" / name)
+    same = {key for key in before if torch.equal(before[key], after[key])}
+    visual = {key for key in before if key.startswith("visual.")}
+    kept, learnt = (visual, set(before) - visual) if locked == "image" else (set(before) - visual, visual)
+    assert kept - {"logit_scale"} <= same
+    assert len(learnt - same) > len(learnt) / 2
+    whitening = [
+        read_weights(root / "clip" / "whitening.safetensors")["std"] for root in (folder, tmp_path / "next")
+    ]
+    assert torch.equal(*whitening) == (locked == "image")

@@ -22,6 +22,7 @@ from brainclip.train.ladder import known_ages, ladder_loss, rungs
 from brainclip.train.loop import Batch, Stage, started_from, step_seed, train
 
 CORPUS = 20_000  # captions the vocabulary is learned from
+LOCKS = ("", "image", "text")
 LARGEST_SCALE = float(np.log(100))  # open_clip's bound of the logit scale
 
 
@@ -151,10 +152,11 @@ def train_clip(recipe: Recipe) -> dict[str, float]:
 
     def save(folder: Path) -> None:
         clip.cpu()
-        sample = np.random.default_rng(0).permutation(len(data))[:10_000]
-        embedding = embed_all(clip, data, sample)
-        clip.embedding_mean.copy_(embedding.mean(0))
-        clip.embedding_std.copy_(embedding.std(0))
+        if stage.locked != "image":  # else the embeddings are those of `start`, and its decoders fit
+            sample = np.random.default_rng(0).permutation(len(data))[:10_000]
+            embedding = embed_all(clip, data, sample)
+            clip.embedding_mean.copy_(embedding.mean(0))
+            clip.embedding_std.copy_(embedding.std(0))
         clip.save(folder)
 
     inputs = {"pairs": data.hash} | started_from(stage.start, WEIGHTS)
@@ -164,6 +166,10 @@ def train_clip(recipe: Recipe) -> dict[str, float]:
 
 def _begun(stage: ClipRecipe, size: int, texts: Sequence[str]) -> Clip:
     """The Clip a run begins with: random weights and a vocabulary of these captions, or that of `start`."""
+    if stage.locked not in LOCKS or (stage.locked and not stage.start):
+        raise RecipeError(
+            f"clip.locked = {stage.locked!r}: it is 'image' or 'text', a tower of the folder clip.start"
+        )
     if not stage.start:
         return new_clip(stage, size, train_tokenizer(texts, stage.vocabulary))
     clip = Clip.load(Path(stage.start))
@@ -171,4 +177,9 @@ def _begun(stage: ClipRecipe, size: int, texts: Sequence[str]) -> Clip:
         raise RecipeError(
             f"clip.start = {stage.start!r} is for slices of {clip.size} pixels a side, the pairs have {size}"
         )
+    image_side = set(clip.towers.visual.parameters())
+    for parameter in clip.towers.parameters():
+        side = "image" if parameter in image_side else "text"
+        parameter.requires_grad_(side != stage.locked)
+    clip.towers.logit_scale.requires_grad_(True)
     return clip
