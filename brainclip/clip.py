@@ -27,10 +27,12 @@ class Clip(nn.Module):
 
     embedding: (B, D) float32, unit length. states: (B, 77, W), the text tower's outputs before pooling.
     whitened: (embedding - mean) / std per dimension, the space in which prior and decoder work.
+    age_axis: (D,) the direction along which embeddings show the age; 0 where CLIP was not trained to.
     """
 
     embedding_mean: Tensor
     embedding_std: Tensor
+    age_axis: Tensor
 
     def __init__(self, config: dict[str, Any], tokenizer: Any) -> None:
         super().__init__()
@@ -44,6 +46,7 @@ class Clip(nn.Module):
         width = arguments["embed_dim"]
         self.register_buffer("embedding_mean", torch.zeros(width))
         self.register_buffer("embedding_std", torch.zeros(width))  # 0 until measured; whiten() refuses that
+        self.register_buffer("age_axis", torch.zeros(width))
         self.hash = ""
 
     @property
@@ -70,6 +73,8 @@ class Clip(nn.Module):
         whitening = read_weights(folder / "whitening.safetensors")
         clip.embedding_mean.copy_(whitening["mean"])
         clip.embedding_std.copy_(whitening["std"])
+        if "age_axis" in whitening:
+            clip.age_axis.copy_(whitening["age_axis"])
         clip.hash = hash_file(folder / WEIGHTS)
         return clip.eval()
 
@@ -91,8 +96,10 @@ class Clip(nn.Module):
             },
         )
         save_weights(self.towers, folder / WEIGHTS, dtype=dtype)
-        whitening = {"mean": self.embedding_mean.cpu().clone(), "std": self.embedding_std.cpu().clone()}
-        save_file(whitening, folder / "whitening.safetensors")
+        whitening = {"mean": self.embedding_mean, "std": self.embedding_std, "age_axis": self.age_axis}
+        save_file(
+            {key: value.cpu().clone() for key, value in whitening.items()}, folder / "whitening.safetensors"
+        )
         write_json(folder / "open_clip_config.json", self.config)
 
     def tokens_in(self, text: str) -> int:

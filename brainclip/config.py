@@ -96,7 +96,7 @@ class ClipRecipe(TrainingRecipe):
     start: str = ""  # towers and vocabulary to go on from; empty: random weights
     locked: str = ""  # "image" or "text": the tower of `start` that keeps its weights (Zhai et al. 2022)
     alike: float = 0.0  # share of each batch in groups that only the person tells apart
-    ladder: float = 0.0  # weight of the age ladder, which takes the groups that are alike
+    age: float = 0.0  # weight of reading the age, along one direction, from both embeddings
     vocabulary: int = 2048
     context: int = 77
     embedding: int = 192
@@ -128,6 +128,7 @@ class PriorRecipe(TrainingRecipe):
     """Diffusion prior from text embedding to image embedding."""
 
     start: str = ""  # prior folder to go on from, of whatever CLIP; empty: random weights
+    age: float = 0.0  # weight of the error along the direction in which the CLIP shows the age
     layers: int = 4
     heads: int = 3
     head_width: int = 64

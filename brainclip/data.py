@@ -115,24 +115,23 @@ class PairDataset(Dataset[tuple[Tensor, Pair]]):
         without repeats as long as it has enough pairs.
 
         alike: share of the batch in groups of 16 slices that have plane, contrast and place in common, so
-        that only the person tells them apart; they are the last of the batch, group by group.
+        that only the person tells them apart.
         """
         generator = np.random.default_rng([seed, step])
         groups = round(alike * batch / GROUP)
         counts = generator.multinomial(batch - groups * GROUP, self.shares)
-        drawn = []
+        parts = []
         for folder, count in enumerate(counts):
             size = self.starts[folder + 1] - self.starts[folder]
-            drawn.append(self.starts[folder] + generator.choice(size, size=count, replace=count > size))
-        parts = [generator.permutation(np.concatenate(drawn))]
+            parts.append(self.starts[folder] + generator.choice(size, size=count, replace=count > size))
         for folder in generator.choice(len(self.shares), size=groups, p=self.shares):
             first = generator.integers(self.starts[folder], self.starts[folder + 1])
-            near = self._neighbours[int(self._cell[first])]
+            near = self._neighbours[int(self.cells[first])]
             parts.append(generator.choice(near, size=GROUP, replace=len(near) < GROUP))
-        return np.concatenate(parts)
+        return generator.permutation(np.concatenate(parts))
 
     @cached_property
-    def _cell(self) -> np.ndarray:
+    def cells(self) -> np.ndarray:
         """(N,) the cell of each slice: folder, plane, contrast and place on a grid of 6 mm."""
         places = [
             (
@@ -149,8 +148,8 @@ class PairDataset(Dataset[tuple[Tensor, Pair]]):
     @cached_property
     def _neighbours(self) -> list[np.ndarray]:
         """The slices of each cell."""
-        order = np.argsort(self._cell, kind="stable")
-        return np.split(order, np.cumsum(np.bincount(self._cell))[:-1])
+        order = np.argsort(self.cells, kind="stable")
+        return np.split(order, np.cumsum(np.bincount(self.cells))[:-1])
 
 
 def mirror(images: Tensor) -> Tensor:

@@ -170,14 +170,14 @@ def test_stages_go_on_from_finished_ones_and_say_so(folder: Path, tmp_path: Path
     shutil.copytree(
         folder, tmp_path / "next", ignore=shutil.ignore_patterns("clip", "prior", "decoder", "model")
     )
-    overrides = [f"folder={tmp_path / 'next'}", "clip.alike=1.0", "clip.batch=16", "clip.ladder=1.0"]
+    overrides = [f"folder={tmp_path / 'next'}", "clip.alike=1.0", "clip.batch=16", "clip.age=1.0"]
     overrides += [f"{stage}.start={folder / stage}" for stage in ("clip", "prior", "decoder")]
     overrides += [f"{stage}.rate=0.0" for stage in ("clip", "prior", "decoder")]
     for stage in ("clip", "prior", "decoder"):
         run_stage(stage, TINY, overrides=overrides)
         assert len(json.loads((tmp_path / "next" / stage / "run.json").read_text())["inputs"]["start"]) == 16
     log = (tmp_path / "next" / "clip" / "log.jsonl").read_text().splitlines()
-    assert np.isfinite(json.loads(log[0])["ladder"])
+    assert np.isfinite(json.loads(log[0])["age_of_image"])
     before = load(folder / "model").generate("axial T1 slice", seed=1, adapter=None)[0]
     after = load(tmp_path / "next" / "model").generate("axial T1 slice", seed=1, adapter=None)[0]
     assert np.allclose(before.pixels, after.pixels, atol=0.02)  # at a rate of 0 only half precision differs
@@ -188,9 +188,6 @@ def test_start_of_another_shape_is_refused(folder: Path, tmp_path: Path) -> None
     overrides = [f"folder={tmp_path / 'next'}", f"decoder.start={folder / 'decoder'}"]
     with pytest.raises(WeightsError, match="its unet is of another shape"):
         run_stage("decoder", TINY, overrides=[*overrides, "decoder.channels=[16, 48]"])
-    overrides = [f"folder={tmp_path / 'other'}", f"clip.start={folder / 'clip'}", "clip.ladder=1.0"]
-    with pytest.raises(RecipeError, match="ladder takes the groups of slices that are alike"):
-        run_stage("clip", TINY, overrides=overrides)
 
 
 @pytest.mark.parametrize("locked", ["image", "text"])

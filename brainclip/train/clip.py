@@ -16,12 +16,13 @@ from atlas.facts import Facts
 from atlas.truth import facet_table, mention_table, truth_of_tables
 from brainclip.clip import WEIGHTS, Clip, new_clip, train_tokenizer
 from brainclip.config import ClipRecipe, Recipe, as_dict
-from brainclip.data import GROUP, PairDataset, training_data
+from brainclip.data import PairDataset, training_data
 from brainclip.errors import RecipeError
-from brainclip.train.ladder import known_ages, ladder_loss, rungs
+from brainclip.train.age import AgeReading, stated_ages
 from brainclip.train.loop import Batch, Stage, started_from, step_seed, train
 
 CORPUS = 20_000  # captions the vocabulary is learned from
+SAMPLE = 10_000  # slices whose embeddings are measured
 LOCKS = ("", "image", "text")
 LARGEST_SCALE = float(np.log(100))  # open_clip's bound of the logit scale
 
@@ -41,35 +42,28 @@ def multi_positive_loss(text: Tensor, image: Tensor, positives: Tensor, scale: T
 
 
 class ClipObjective(nn.Module):
-    """The contrastive loss of a batch of slices and captions, and `ladder` times that of its age ladder."""
+    """The contrastive loss of a batch of slices and captions, and `age` times that of the AgeReading."""
 
-    def __init__(self, clip: Clip, ladder: float = 0.0) -> None:
+    def __init__(self, clip: Clip, reading: AgeReading, age: float = 0.0) -> None:
         super().__init__()
-        self.clip, self.ladder = clip, ladder
+        self.clip, self.reading, self.age = clip, reading.requires_grad_(age > 0), age
 
     def forward(
-        self,
-        images: Tensor,
-        tokens: Tensor,
-        positives: Tensor,
-        ages: Tensor | None = None,
-        asked: Tensor | None = None,
+        self, images: Tensor, tokens: Tensor, positives: Tensor, stated: Tensor, ages: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """images (B, 1, H, W), positives (B, B). tokens: (B, 77), and with a ladder (B + G K, 77): its rungs
-        follow. ages (G, N): of the last G N slices, the groups that are alike; asked (G, K): of the rungs."""
+        """images (B, 1, H, W), tokens (B, 77), positives (B, B); years that a caption states and that a
+        person has, (B,), nan where not known."""
         with torch.no_grad():
             self.clip.towers.logit_scale.clamp_(0, LARGEST_SCALE)
         text, _ = self.clip.encode_text(tokens)
-        image, scale = self.clip.encode_image(images), self.clip.towers.logit_scale.exp()
-        said = text[: len(image)]
-        loss = multi_positive_loss(said, image, positives, scale)
-        hit = positives[torch.arange(len(said)), (said @ image.T).argmax(1)].float().mean()
-        extras = {"text_to_image": hit, "scale": scale.detach()}
-        if ages is not None and asked is not None:
-            people = image[-ages.numel() :].unflatten(0, tuple(ages.shape))
-            rungs = text[len(image) :].unflatten(0, tuple(asked.shape))
-            age_loss = ladder_loss(people, rungs, ages, asked, scale)
-            loss, extras["ladder"] = loss + self.ladder * age_loss, age_loss.detach()
+        image = self.clip.encode_image(images)
+        loss = multi_positive_loss(text, image, positives, self.clip.towers.logit_scale.exp())
+        hit = positives[torch.arange(len(text)), (text @ image.T).argmax(1)].float().mean()
+        extras = {"text_to_image": hit, "scale": self.clip.towers.logit_scale.exp().detach()}
+        if self.age:
+            of_text, of_image = self.reading(text, stated, 0), self.reading(image, ages, 1)
+            loss = loss + self.age * (of_text + of_image) / 2
+            extras |= {"age_of_text": of_text.detach(), "age_of_image": of_image.detach()}
         return loss, extras
 
 
@@ -121,15 +115,11 @@ def embed_all(clip: Clip, data: PairDataset, indices: np.ndarray, batch: int = 2
 def train_clip(recipe: Recipe) -> dict[str, float]:
     """Train the clip stage of a recipe into <folder>/clip."""
     stage, run = recipe.clip, Path(recipe.folder) / "clip"
-    groups = round(stage.alike * stage.batch / GROUP)
-    if stage.ladder and not groups:
-        raise RecipeError(
-            "clip.ladder takes the groups of slices that are alike; give clip.alike, such as 0.5"
-        )
     data = training_data(recipe, stage)
     torch.manual_seed(stage.seed)
     texts = corpus(data, stage.seed)
     clip = _begun(stage, data.size, texts)
+    reading = AgeReading(clip)
     longest = longest_caption(clip, texts)
     facets = facet_table([pair.facts for pair in data.pairs])
 
@@ -138,30 +128,31 @@ def train_clip(recipe: Recipe) -> dict[str, float]:
         images, facts = data.augmented(indices, stage.augment, seed=stage.seed, step=step)
         captions = captions_of(facts, stage.seed, step)
         shown = facet_table(facts) if stage.augment.mirror else facets.take(indices)
-        positives = truth_of_tables(mention_table([c.mentioned for c in captions]), shown)
+        mentions = mention_table([c.mentioned for c in captions])
+        positives = truth_of_tables(mentions, shown)
         np.fill_diagonal(positives, True)
-        generator = np.random.default_rng([stage.seed, step, 1])
-        rows: Batch = {"images": jitter(images, generator), "positives": torch.from_numpy(positives)}
-        if stage.ladder:
-            first = range(stage.batch - groups * GROUP, stage.batch, GROUP)
-            climbed = [rungs(captions[row], generator) for row in first]
-            rows["ages"] = known_ages(facts[first[0] :]).unflatten(0, (groups, GROUP))
-            rows["asked"] = torch.tensor([[float(c.mentioned["age"]) for c in ladder] for ladder in climbed])
-            captions = captions + [c for ladder in climbed for c in ladder]
-        return rows | {"tokens": clip.tokenize([c.text for c in captions])}
+        return {
+            "images": jitter(images, np.random.default_rng([stage.seed, step, 1])),
+            "tokens": clip.tokenize([c.text for c in captions]),
+            "positives": torch.from_numpy(positives),
+            "stated": stated_ages(mentions),
+            "ages": torch.from_numpy(shown.age).float(),
+        }
 
     def save(folder: Path) -> None:
         clip.cpu()
-        if stage.locked != "image":  # else the embeddings are those of `start`, and its decoders fit
-            sample = np.random.default_rng(0).permutation(len(data))[:10_000]
+        if stage.age or stage.locked != "image":  # else embeddings and statistics are those of `start`
+            sample = np.random.default_rng(0).permutation(len(data))[:SAMPLE]
             embedding = embed_all(clip, data, sample)
+            if stage.age:
+                embedding = reading.settle(clip, embedding, torch.from_numpy(facets.age[sample]))
             clip.embedding_mean.copy_(embedding.mean(0))
             clip.embedding_std.copy_(embedding.std(0))
         clip.save(folder)
 
     inputs = {"pairs": data.hash} | started_from(stage.start, WEIGHTS)
     card = {"recipe": as_dict(stage), "inputs": inputs, "longest_caption_tokens": longest}
-    return train(Stage("clip", ClipObjective(clip, stage.ladder), batch, save), stage, run, card)
+    return train(Stage("clip", ClipObjective(clip, reading, stage.age), batch, save), stage, run, card)
 
 
 def _begun(stage: ClipRecipe, size: int, texts: Sequence[str]) -> Clip:

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from brainclip.clip import Clip
 from brainclip.config import Recipe, as_dict
 from brainclip.data import training_data
+from brainclip.errors import RecipeError
 from brainclip.prior import Prior
+from brainclip.train.age import SHIFT
 from brainclip.train.clip import drawn_captions
 from brainclip.train.embeddings import whitened_embeddings
 from brainclip.train.loop import Batch, Stage, started_from, train
@@ -20,11 +21,17 @@ from brainclip.weights import DIFFUSERS_WEIGHTS
 
 
 class PriorObjective(nn.Module):
-    """Mean squared error of the predicted clean embedding."""
+    """Mean squared error of the predicted clean embedding, and `age` times that of the age it shows.
 
-    def __init__(self, prior: Prior) -> None:
+    years: (D,), its product with a whitened embedding is the age in units of SPREAD.
+    """
+
+    years: Tensor
+
+    def __init__(self, prior: Prior, years: Tensor, age: float) -> None:
         super().__init__()
-        self.prior = prior
+        self.prior, self.age = prior, age
+        self.register_buffer("years", years, persistent=False)
 
     def forward(
         self,
@@ -37,7 +44,9 @@ class PriorObjective(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         noisy = self.prior.scheduler.add_noise(whitened, noise, timestep)
         predicted = self.prior(noisy, timestep, embedding, states, mask).float()
-        return functional.mse_loss(predicted, whitened), {}
+        missed = predicted - whitened
+        squared, misread = missed.square().mean(), (missed @ self.years).square().mean()
+        return squared + self.age * misread, {"squared": squared.detach(), "age": misread.detach()}
 
 
 def train_prior(recipe: Recipe) -> dict[str, float]:
@@ -68,5 +77,8 @@ def train_prior(recipe: Recipe) -> dict[str, float]:
         }
 
     inputs = {"pairs": data.hash, "clip": clip.hash} | started_from(stage.start, DIFFUSERS_WEIGHTS)
+    if stage.age and not bool(clip.age_axis.any()):
+        raise RecipeError("prior.age: this CLIP has no direction for the age; train it with clip.age")
+    objective = PriorObjective(prior, clip.embedding_std * clip.age_axis / SHIFT, stage.age)
     facts = {"recipe": as_dict(stage), "inputs": inputs}
-    return train(Stage("prior", PriorObjective(prior), batch, prior.save), stage, folder / "prior", facts)
+    return train(Stage("prior", objective, batch, prior.save), stage, folder / "prior", facts)
