@@ -119,9 +119,11 @@ def train_clip(recipe: Recipe) -> dict[str, float]:
     torch.manual_seed(stage.seed)
     texts = corpus(data, stage.seed)
     clip = _begun(stage, data.size, texts)
-    reading = AgeReading(clip)
     longest = longest_caption(clip, texts)
     facets = facet_table([pair.facts for pair in data.pairs])
+    if stage.age and not np.isfinite(facets.age).any():
+        raise RecipeError("clip.age: the age of nobody in these pairs is known; leave it 0")
+    reading = AgeReading(clip)
 
     def batch(step: int) -> Batch:
         indices = data.draw(stage.batch, stage.seed, step, alike=stage.alike)
