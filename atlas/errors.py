@@ -3,7 +3,8 @@
 BrainclipError
 +-- VolumeError         a volume that cannot be read or makes no sense
 +-- SourceError         a data folder or its table
-+-- RegistrationError   a volume that does not fit the atlas
++-- RegistrationError   a volume that could not be brought onto the atlas
+|   +-- FitError        a volume that lies on the atlas and does not fit it
 +-- PairsError          a folder of pairs
 +-- PromptError         a prompt
 +-- WeightsError        weights that are missing, damaged or made for another stage
@@ -26,6 +27,14 @@ class SourceError(BrainclipError):
 
 class RegistrationError(BrainclipError):
     """A volume that could not be brought onto the atlas."""
+
+
+class FitError(RegistrationError):
+    """A volume whose similarity to the template or overlap with it lies below the floor; both as measured."""
+
+    def __init__(self, message: str, similarity: float, overlap: float) -> None:
+        super().__init__(message)
+        self.similarity, self.overlap = similarity, overlap
 
 
 class PairsError(BrainclipError):

@@ -41,6 +41,7 @@ from atlas.records import (
     visit_facts,
     visit_lines,
 )
+from atlas.register import OVERLAP_FLOOR, SIMILARITY_FLOOR
 from atlas.shards import write_shards
 from atlas.slices import WINDOWS, Geometry
 from atlas.sources import Scan, find_scans
@@ -80,6 +81,8 @@ def write_pairs(
     keep: Sequence[str] = (),
     nonlinear: bool = True,
     strip: str = "network",
+    least_similarity: float = SIMILARITY_FLOOR,
+    least_overlap: float = OVERLAP_FLOOR,
     shards: bool = False,
     dask: str | None = None,
     dry_run: bool = False,
@@ -91,6 +94,8 @@ def write_pairs(
     keep: who stays besides the healthy, see atlas.sources.find_scans.
     nonlinear: labels by SyN and not by the affine alone; it has no effect where true labels are given.
     strip: brain extraction, one of atlas.strip.METHODS, of whole heads that come without a mask.
+    least_similarity, least_overlap: floors, 0 to 1, of how well a visit fits the template, see
+    atlas.register.Registration; below either it is set aside and listed in rejected.jsonl. 0: no floor.
     shards: write <out>/shards as well. dask: "local" or a scheduler's address instead of a pool of processes.
     dry_run: counts only, nothing is written. Stopped half-way, the same call goes on with what is missing.
     Raises PairsError for unusable settings, a folder made with other settings, a full disk, or no slices.
@@ -98,10 +103,22 @@ def write_pairs(
     out = Path(out)
     check_method(strip)
     scans, rejected = _scans_of(source, Path(folder), masks, modalities, limit, keep)
-    settings = Settings(geometry, every_mm, seed, nonlinear=nonlinear, strip=strip)
+    settings = Settings(
+        geometry,
+        every_mm,
+        seed,
+        nonlinear=nonlinear,
+        strip=strip,
+        least_similarity=least_similarity,
+        least_overlap=least_overlap,
+    )
     if every_mm <= 0 or len(splits) != 3 or min(splits) < 0 or abs(sum(splits) - 1) > 1e-6:
         raise PairsError(
             f"every_mm {every_mm} and splits {splits}: every_mm is above 0 and three shares sum to 1"
+        )
+    if not (0 <= least_similarity <= 1 and 0 <= least_overlap <= 1):
+        raise PairsError(
+            f"least_similarity {least_similarity} and least_overlap {least_overlap}: floors lie from 0 to 1"
         )
     subjects: dict[str, list[Scan]] = {}
     for scan in scans:
@@ -177,8 +194,10 @@ def _start(
         wanted["keep"] = sorted(keep)
     path = out / "settings.json"
     if path.exists():
-        # older folders say nothing of strip: they go on under its default
-        given = {"strip": Settings.strip} | json.loads(path.read_text(encoding="utf-8"))
+        # older folders say nothing of strip and the floors: they go on under the defaults
+        later = ("strip", "least_similarity", "least_overlap")
+        given = {name: getattr(Settings, name) for name in later}
+        given |= json.loads(path.read_text(encoding="utf-8"))
         different = [name for name in given | wanted if given.get(name) != wanted.get(name)]
         if different:
             name = different[0]

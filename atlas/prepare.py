@@ -9,7 +9,7 @@ import shutil
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -18,9 +18,10 @@ from nibabel import Nifti1Image
 from PIL import Image
 
 from atlas.atlas import Atlas, load_atlas
-from atlas.errors import BrainclipError, VolumeError, WeightsError
+from atlas.errors import BrainclipError, FitError, VolumeError, WeightsError
 from atlas.facts import Facts, describe, with_side
 from atlas.overlay import overlay
+from atlas.register import OVERLAP_FLOOR, SIMILARITY_FLOOR
 from atlas.slices import AXIS, PLANES, Geometry, cut, window, working_grid
 from atlas.sources import Scan, load_mask
 from atlas.strip import LARGEST_ML, brain_mask
@@ -43,6 +44,8 @@ class Settings:
     nonlinear: bool = True
     atlas: str = "desikan-killiany"
     strip: str = "network"  # brain extraction of whole heads that come without a mask
+    least_similarity: float = SIMILARITY_FLOOR  # a visit that fits the template less is set aside
+    least_overlap: float = OVERLAP_FLOOR
 
 
 @dataclass(frozen=True)
@@ -50,13 +53,15 @@ class Visit:
     """What came of the scans of one visit: volumes of regions (native mm3), slices with facts, how well the
     reference scan fits the template (None: none was registered), and a picture of its labels.
 
-    masks: modality -> where its brain mask is from, as _brain says.
+    masks: modality -> where its brain mask is from, as _brain says. similarity, overlap: as in Registration,
+    also of a visit that was set aside for them, which has no slices.
     """
 
     volumes: dict[str, float]
     masks: dict[str, str]
     slices: list[tuple[np.ndarray, Facts]]
     similarity: float | None = None
+    overlap: float | None = None
     picture: Image.Image | None = None
 
 
@@ -77,7 +82,12 @@ def prepare_subject(scans: Sequence[Scan], split: str, out: Path, settings: Sett
     for session in sorted({scan.session or "" for scan in scans}):
         visit = [scan for scan in scans if (scan.session or "") == session]
         made = _prepare_session(visit, settings, rejected)
-        sessions[session] = {"volumes": made.volumes, "masks": made.masks, "similarity": made.similarity}
+        sessions[session] = {
+            "volumes": made.volumes,
+            "masks": made.masks,
+            "similarity": made.similarity,
+            "overlap": made.overlap,
+        }
         _save_overlay(overlay_path(out, subject, session), made.picture)
         for pixels, facts in made.slices:
             name = f"{facts.modality}_{facts.plane}_{facts.position_mm:+06.1f}.png"
@@ -138,7 +148,10 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def _prepare_session(scans: Sequence[Scan], settings: Settings, rejected: list[dict[str, str]]) -> Visit:
-    """The volumes and slices of one visit; T1, or else the first scan, is the reference: it is registered."""
+    """The volumes and slices of one visit; T1, or else the first scan, is the reference: it is registered.
+
+    A reference that does not fit the template sets the whole visit aside: every scan is listed as rejected.
+    """
     from atlas.register import n4, register, to_atlas
 
     atlas, geometry = load_atlas(settings.atlas), settings.geometry
@@ -151,7 +164,8 @@ def _prepare_session(scans: Sequence[Scan], settings: Settings, rejected: list[d
     labels: Nifti1Image | None = None
     picture: Image.Image | None = None
     seen: set[str] = set()
-    for scan in sorted(scans, key=lambda scan: (scan.modality != "T1", scan.modality, str(scan.path))):
+    ordered = sorted(scans, key=lambda scan: (scan.modality != "T1", scan.modality, str(scan.path)))
+    for number, scan in enumerate(ordered):
         try:
             if scan.modality in seen:
                 raise VolumeError(
@@ -165,6 +179,8 @@ def _prepare_session(scans: Sequence[Scan], settings: Settings, rejected: list[d
                     atlas,
                     nonlinear=settings.nonlinear and scan.labels is None,
                     seed=settings.seed or 1,
+                    least_similarity=settings.least_similarity,
+                    least_overlap=settings.least_overlap,
                 )
                 reference = brain
                 labels, volumes = _labels_and_volumes(scan, registration, atlas, affine, shape)
@@ -180,8 +196,13 @@ def _prepare_session(scans: Sequence[Scan], settings: Settings, rejected: list[d
             shown = Nifti1Image(window(volume, inside, scan.modality), affine)
         except WeightsError:
             raise  # not this scan's fault: every further one would be rejected, too
+        except FitError as error:  # of the reference, so there are no slices yet
+            rejected.append(_rejection(scan, str(error)))
+            reason = f"set aside with {scan.path.name} of the same visit: {error}"
+            rejected += [_rejection(other, reason) for other in ordered[number + 1 :]]
+            return Visit({}, {}, [], round(error.similarity, 4), round(error.overlap, 4))
         except BrainclipError as error:
-            rejected.append({"subject": scan.subject, "path": scan.path.name, "reason": str(error)})
+            rejected.append(_rejection(scan, str(error)))
             continue
         seen.add(scan.modality)
         masks[scan.modality] = origin
@@ -200,8 +221,20 @@ def _prepare_session(scans: Sequence[Scan], settings: Settings, rejected: list[d
                 source=scan.source,
             )
             slices.append((slice_.pixels, facts))
-    similarity = round(registration.similarity, 4) if registration else None
-    return Visit(volumes, masks, slices, similarity, picture)
+    if registration is None:
+        return Visit({}, {}, [])
+    fit = round(registration.similarity, 4), round(registration.overlap, 4)
+    return Visit(volumes, masks, slices, *fit, picture)
+
+
+def _rejection(scan: Scan, reason: str) -> dict[str, str]:
+    """A line of rejected.jsonl."""
+    return {
+        "subject": scan.subject,
+        "session": scan.session or "",
+        "path": scan.path.name,
+        "reason": reason,
+    }
 
 
 def _brain(scan: Scan, strip: str) -> tuple[Nifti1Image, Nifti1Image, str]:
@@ -263,10 +296,9 @@ def _labels_and_volumes(
 
 def _to_reference(brain: Nifti1Image, reference: Nifti1Image, registration: Registration) -> Registration:
     """The registration of another contrast of the same visit: rigidly to the reference, then its affine."""
-    from atlas.register import Registration, align
+    from atlas.register import align
 
-    matrix = registration.matrix @ align(brain, reference)
-    return Registration(matrix=matrix, warp=registration.warp, similarity=registration.similarity)
+    return replace(registration, matrix=registration.matrix @ align(brain, reference))
 
 
 def _positions(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,7 @@ SHOWN = {
 
 @dataclass
 class Row:
-    """One visit of one subject. volumes: native mm3. similarity: None where it was not kept.
+    """One visit of one subject. volumes: native mm3. similarity, overlap: None where they were not kept.
 
     reasons: why scans were rejected, or what was dropped of the person. far: (region, robust z of its share
     of the brain), the furthest from the cohort first. overlay: the picture's path, None where there is none.
@@ -39,6 +40,7 @@ class Row:
     sex: str | None = None
     volumes: dict[str, float] = field(default_factory=dict)
     similarity: float | None = None
+    overlap: float | None = None
     rejected: bool = False
     reasons: list[str] = field(default_factory=list)
     far: list[tuple[str, float]] = field(default_factory=list)
@@ -55,7 +57,7 @@ class Quality:
 
 
 def quality(folder: Path) -> Quality:
-    """Rows in the order rejected, then least similar to the template, then furthest from the cohort.
+    """Rows in the order rejected, then the worst fit to the template, then furthest from the cohort.
 
     PairsError when the subjects' files are missing, as in shards.
     """
@@ -73,23 +75,32 @@ def quality(folder: Path) -> Quality:
                 split=header["split"],
                 volumes=visit["volumes"],
                 similarity=visit.get("similarity"),
+                overlap=visit.get("overlap"),
                 overlay=picture if picture.exists() else None,
             )
     _add_rejected(folder, rows)
     counts, longest = _add_slices(folder, rows)
     _add_distances([row for row in rows.values() if row.volumes.get("brain")])
+    similar = _places([row.similarity for row in rows.values()])
+    shared = _places([row.overlap for row in rows.values()])
+    worst = dict(zip(rows, map(min, similar, shared), strict=True))
     ordered = sorted(
         rows.values(),
         key=lambda row: (
             not row.rejected,
-            float(bool(row.volumes)) if row.similarity is None else row.similarity,  # first: never registered
+            bool(row.volumes) or row.similarity is not None,  # first: never registered
+            worst[row.subject, row.session],
             -max((abs(z) for _, z in row.far), default=0.0),
             row.subject,
             row.session,
         ),
     )
-    counts = {"similarity": _binned([row.similarity for row in ordered], 0.02), **counts}
-    return Quality(ordered, {"age": _binned([row.age for row in ordered], 5), **counts}, longest)
+    binned = {
+        "age": _binned([row.age for row in ordered], 5),
+        "similarity": _binned([row.similarity for row in ordered], 0.02),
+        "overlap": _binned([row.overlap for row in ordered], 0.02),
+    }
+    return Quality(ordered, binned | counts, longest)
 
 
 def volume_ml(row: Row, name: str) -> float | None:
@@ -99,10 +110,10 @@ def volume_ml(row: Row, name: str) -> float | None:
 
 
 def _add_rejected(folder: Path, rows: dict[tuple[str, str], Row]) -> None:
-    """Reasons to the first visit of the subject, or to a row of its own where there is none."""
+    """Reasons to the visit, else to the subject's first one, or to a row of its own where there is none."""
     first = {subject: row for (subject, _), row in sorted(rows.items(), reverse=True)}
     for line in read_lines(folder / "rejected.jsonl"):
-        row = first.get(line["subject"])
+        row = rows.get((line["subject"], line.get("session", ""))) or first.get(line["subject"])
         if row is None:
             row = first[line["subject"]] = rows[line["subject"], ""] = Row(line["subject"], "")
         row.reasons.append(f"{line['path']}: {line['reason']}")
@@ -153,6 +164,12 @@ def _add_distances(rows: list[Row]) -> None:
     for row, distances in zip(rows, z, strict=True):
         order = np.argsort(-np.abs(distances))[:3]
         row.far = [(names[k], float(distances[k])) for k in order if distances[k] != 0]
+
+
+def _places(values: list[float | None]) -> list[int]:
+    """For each value how many are as low or lower; for one that is not known, the number of all."""
+    known = sorted(value for value in values if value is not None)
+    return [len(values) if value is None else bisect_right(known, value) for value in values]
 
 
 def _binned(values: list[float | None], width: float) -> dict[str, int]:

@@ -39,8 +39,9 @@ def write_quality_page(folder: Path, out: Path | None = None) -> str:
             f"<style>{STYLE}</style>\n<h1>{title}</h1>\n<p>{_introduction(found, rejected, bare)}</p>\n"
         )
         page.write("".join(_bars(name, counts) for name, counts in found.counts.items()))
-        heads = ("visit", "labels on the registered volume", "similarity", *(f"{name}, ml" for name in SHOWN))
-        heads += ("furthest from the cohort (robust z of the share of the brain)", "remarks")
+        heads = ["visit", "labels on the registered volume", "similarity", "overlap"]
+        heads += [f"{name}, ml" for name in SHOWN]
+        heads += ["furthest from the cohort (robust z of the share of the brain)", "remarks"]
         page.write(f"<h2>Visits</h2>\n<table><tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr>")
         page.write('<tbody class="visits">\n')
         for number, row in enumerate(found.rows):
@@ -53,7 +54,9 @@ def _introduction(found: Quality, rejected: int, bare: int) -> str:
     """What the page shows, in sentences."""
     hidden = max(0, len(found.rows) - MOST_PICTURES)
     return (
-        f"{rejected} visits have rejected scans and come first, then the least similar to the template. "
+        f"{rejected} visits have rejected scans and come first, then the worst fit to the template. "
+        "Similarity: share of the template's information that the registered volume tells. Overlap: Dice of "
+        "its brain's outline and the template's. The one in which a visit ranks lower decides its place. "
         "Axial, coronal and sagittal views through the middle of the grid; the subject's left is at image "
         "left in the first two. Outlines: red where the regions end, yellow white matter, blue ventricles, "
         "green diencephalon, pink basal ganglia, orange medial temporal lobe, light blue cerebellum, violet "
@@ -89,7 +92,7 @@ def _row(row: Row, *, picture: bool) -> str:
         size = f'width="{3 * VIEW}" height="{VIEW}"'
         shown = f'<img loading="lazy" {size} alt="labels of {name}" src="data:image/webp;base64,{data}">'
     cells.append(shown)
-    numbers = [None if row.similarity is None else f"{row.similarity:.3f}"]
+    numbers = [None if fit is None else f"{fit:.3f}" for fit in (row.similarity, row.overlap)]
     for part in SHOWN:
         millilitres = volume_ml(row, part)
         numbers.append(None if millilitres is None else f"{millilitres:.1f}")

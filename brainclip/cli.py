@@ -117,6 +117,20 @@ def parser() -> argparse.ArgumentParser:
         default="network",
         help="brain extraction of whole heads that come without a mask (network, bundled)",
     )
+    pairs.add_argument(
+        "--least-similarity",
+        type=_share,
+        default=0.025,
+        metavar="SHARE",
+        help="of a visit to the template, below which it is set aside and listed (0.025)",
+    )
+    pairs.add_argument(
+        "--least-overlap",
+        type=_share,
+        default=0.9,
+        metavar="SHARE",
+        help="of a visit's brain with the template's, likewise (0.9)",
+    )
     pairs.add_argument("--seed", type=int, default=0)
     pairs.add_argument("--workers", type=_at_least_one, default=2, help="processes on this machine (2)")
     pairs.add_argument(
@@ -228,10 +242,15 @@ def _above_zero(text: str) -> float:
     return value
 
 
-_at_least_one.__name__, _above_zero.__name__ = (
-    "whole number",
-    "number",
-)  # argparse says "invalid number value: 'x'"
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
+    return value
+
+
+_at_least_one.__name__ = "whole number"
+_above_zero.__name__ = _share.__name__ = "number"  # argparse says "invalid number value: 'x'"
 
 
 def _simulate(asked: argparse.Namespace) -> str:
@@ -281,6 +300,8 @@ def _pairs(asked: argparse.Namespace) -> str:
         keep=asked.keep,
         nonlinear=not asked.linear,
         strip=asked.strip,
+        least_similarity=asked.least_similarity,
+        least_overlap=asked.least_overlap,
         seed=asked.seed,
         workers=asked.workers,
         dask=asked.dask,

@@ -27,8 +27,9 @@ from atlas.errors import PairsError, RegistrationError, SourceError
 from atlas.overlay import VIEW
 from atlas.pairs import _licence, read_dataset, read_pairs, write_pairs
 from atlas.records import facts_of, line_of, read_metadata
+from atlas.register import OVERLAP_FLOOR, SIMILARITY_FLOOR
 from atlas.slices import Geometry
-from atlas.volume import resample, save_volume
+from atlas.volume import load_volume, resample, save_volume
 
 GEOMETRY = Geometry(size=64, spacing_mm=3.0)
 SUBJECTS = ("sub-01", "sub-02", "sub-03")
@@ -221,6 +222,46 @@ def test_a_volume_that_registration_refuses_is_listed(cohort, pairs_folder, tmp_
     assert {pair.subject for pair in read_pairs(out)} == {"sub-01", "sub-03"}
 
 
+def test_a_visit_below_a_floor_is_set_aside_and_all_its_scans_are_listed(cohort, pairs_folder, tmp_path):
+    folder, out = tmp_path / "cohort", tmp_path / "pairs"
+    shutil.copytree(cohort, folder)
+    shutil.copytree(pairs_folder, out)
+    path = folder / "sub-02" / "anat" / "sub-02_T1w.nii.gz"
+    upright = load_volume(path)
+    save_volume(Nifti1Image(np.asanyarray(upright.dataobj)[:, :, ::-1], upright.affine), path)
+    (out / "subjects" / "sub-02.jsonl").unlink()
+    assert build(folder, out)["rejected"] == 2
+    assert not list(out.glob("*/sub-02")) and not (out / "overlays" / "sub-02.webp").exists()
+    (header,) = [json.loads(line) for line in (out / "subjects" / "sub-02.jsonl").read_text().splitlines()]
+    measured = header["sessions"][""]
+    assert header["slices"] == 0 and measured["volumes"] == {}
+    assert measured["similarity"] < SIMILARITY_FLOOR and 0 < measured["overlap"] < 1
+    second, first = [json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()]
+    said = rf"does not fit the template: similarity {measured['similarity']:.4f} is below {SIMILARITY_FLOOR}"
+    assert said in first["reason"]
+    assert second["reason"] == f"set aside with sub-02_T1w.nii.gz of the same visit: {first['reason']}"
+    assert (first["path"], second["path"]) == ("sub-02_T1w.nii.gz", "sub-02_PDw.nii.gz")
+    whole = contents(out)
+    build(folder, out)
+    assert contents(out) == whole
+
+
+def test_a_folder_goes_on_under_its_own_floors_only(cohort, pairs_folder, tmp_path):
+    with pytest.raises(PairsError, match=rf"with least_overlap = {OVERLAP_FLOOR}, now least_overlap = 0.5"):
+        build(cohort, pairs_folder, least_overlap=0.5)
+    with pytest.raises(PairsError, match="floors lie from 0 to 1"):
+        build(cohort, tmp_path / "new", least_similarity=2.5)
+    older = tmp_path / "pairs"
+    shutil.copytree(pairs_folder, older)
+    settings = json.loads((older / "settings.json").read_text())
+    assert settings.pop("least_similarity") == SIMILARITY_FLOOR
+    assert settings.pop("least_overlap") == OVERLAP_FLOOR
+    (older / "settings.json").write_text(json.dumps(settings))  # as made before there were floors
+    build(cohort, older)
+    with pytest.raises(PairsError, match="was begun with least_similarity"):
+        build(cohort, older, least_similarity=0)
+
+
 def test_other_settings_or_a_foreign_folder_are_refused(cohort, pairs_folder, tmp_path):
     with pytest.raises(PairsError, match=r"was begun with every_mm = 9, now every_mm = 6"):
         build(cohort, pairs_folder, every_mm=6)
@@ -312,10 +353,11 @@ def test_a_folder_with_one_list_for_all_splits_gives_the_same_pairs(pairs_folder
     assert read_dataset(older)["content_sha256"] == read_dataset(pairs_folder)["content_sha256"]
 
 
-def test_each_visit_has_its_similarity_and_an_overlay_in_colours(pairs_folder):
+def test_each_visit_has_its_fit_and_an_overlay_in_colours(pairs_folder):
     for subject in SUBJECTS:
         header = json.loads((pairs_folder / "subjects" / f"{subject}.jsonl").read_text().splitlines()[0])
         assert header["sessions"][""]["similarity"] > 0.1  # the template itself, moved
+        assert header["sessions"][""]["overlap"] > 0.9
         with Image.open(pairs_folder / "overlays" / f"{subject}.webp") as picture:
             assert picture.size == (3 * VIEW, VIEW)
             pixels = np.asarray(picture.convert("RGB")).astype(int)

@@ -25,7 +25,7 @@ from brainclip import cli
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """17 toy subjects; train03 has large ventricles, test02 fits least, test00 was rejected in part."""
+    """17 toy subjects; train03 has large ventricles, test02 and train05 fit least, test00 was rejected."""
     write_toy_pairs(tmp_path)
     names = sorted(path.name for path in tmp_path.glob("*/*") if path.is_dir())
     (tmp_path / "subjects").mkdir()
@@ -36,11 +36,11 @@ def folder(tmp_path: Path) -> Path:
             "left lateral ventricle": ventricles,
             "right lateral ventricle": 8000.0 + 90 * (number % 3),
         }
-        similarity = 0.03 if name == "test02" else 0.08
+        fit = {"similarity": 0.03 if name == "test02" else 0.08, "overlap": 0.7 if name == "train05" else 0.8}
         header = {
             "subject": name,
             "split": name[:-2],
-            "sessions": {"": {"volumes": volumes, "similarity": similarity}},
+            "sessions": {"": {"volumes": volumes, **fit}},
         }
         (tmp_path / "subjects" / f"{name}.jsonl").write_text(json.dumps(header) + "\n")
     (tmp_path / "overlays").mkdir()
@@ -54,13 +54,36 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_rejected_come_first_then_the_least_similar_then_the_furthest_from_the_cohort(folder: Path) -> None:
+def test_rejected_come_first_then_the_worst_fit_then_the_furthest_from_the_cohort(folder: Path) -> None:
     found = quality(folder)
-    assert [row.subject for row in found.rows[:4]] == ["nobody", "test00", "test02", "train03"]
-    assert [row.rejected for row in found.rows[:4]] == [True, True, False, False]
+    first = [row.subject for row in found.rows[:5]]
+    assert (first[:2], set(first[2:4]), first[4]) == (["nobody", "test00"], {"test02", "train05"}, "train03")
+    assert [row.rejected for row in found.rows[:5]] == [True, True, False, False, False]
     assert len(found.rows) == 18
     aside = next(row for row in found.rows if row.subject == "train01")
     assert aside.reasons == ["c.nii.gz: age dropped"] and not aside.rejected
+
+
+def test_the_visit_that_was_set_aside_is_marked_and_not_the_first_one(folder: Path) -> None:
+    path = folder / "subjects" / "train02.jsonl"
+    header = json.loads(path.read_text())
+    header["sessions"]["later"] = {"volumes": {}, "similarity": 0.01, "overlap": 0.9}
+    path.write_text(json.dumps(header) + "\n")
+    reason = "does not fit the template: similarity 0.0100 is below 0.025"
+    line = {"subject": "train02", "session": "later", "path": "e.nii.gz", "reason": reason}
+    with (folder / "rejected.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    rows = quality(folder).rows
+    assert [(row.subject, row.session) for row in rows[:3]] == [
+        ("nobody", ""),  # never registered
+        ("train02", "later"),
+        ("test00", ""),
+    ]
+    assert rows[1].reasons == [f"e.nii.gz: {reason}"]
+    assert not next(row for row in rows[3:] if row.subject == "train02").rejected
+    write_quality_page(folder)
+    shown = next(line for line in (folder / "qc.html").read_text().splitlines() if "train02 later" in line)
+    assert "<td>0.010</td><td>0.900</td>" in shown
 
 
 def test_volumes_are_compared_with_the_cohort(folder: Path) -> None:
@@ -79,7 +102,7 @@ def test_ages_planes_levels_and_words_are_counted(folder: Path) -> None:
     counts = quality(folder).counts
     assert sum(counts["age"].values()) == sum(counts["similarity"].values()) == 18
     assert counts["age"]["not known"] == counts["similarity"]["not known"] == 1  # nobody
-    assert counts["similarity"]["0.02 to 0.04"] == 1
+    assert counts["similarity"]["0.02 to 0.04"] == counts["overlap"]["0.7 to 0.72"] == 1
     assert counts["sex"] == {"female": 9, "male": 8}
     kinds = counts["contrast and plane"]
     assert sum(kinds.values()) == 17 * 24 and kinds["T1 axial"] == 34

@@ -18,8 +18,17 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from atlas.atlas import Atlas, load_atlas
-from atlas.errors import RegistrationError
-from atlas.register import SIMILARITY_FLOOR, align, atlas_labels, n4, register, similarity, to_atlas
+from atlas.errors import FitError, RegistrationError
+from atlas.register import (
+    SIMILARITY_FLOOR,
+    align,
+    atlas_labels,
+    n4,
+    overlap,
+    register,
+    similarity,
+    to_atlas,
+)
 from atlas.slices import Geometry, window, working_grid
 from atlas.volume import load_labels, load_volume
 
@@ -91,6 +100,7 @@ def test_a_known_turn_scale_and_shift_are_found_and_a_marker_lands_in_its_place(
     )
     assert together[0, 1] > 0.97
     assert found.similarity > 0.3
+    assert found.overlap > 0.97
 
 
 def test_the_subjects_left_lands_on_the_atlas_left() -> None:
@@ -154,9 +164,10 @@ def test_what_is_not_a_brain_is_refused() -> None:
     )
     upside_down = Nifti1Image(values, np.diag([1.0, -1.0, -1.0, 1.0]) @ small.template.affine)
     for wrong in (Nifti1Image(noise * blob, np.diag([2.0, 2.0, 2.0, 1.0])), upside_down):
-        with pytest.raises(RegistrationError, match="does not fit the template") as caught:
+        with pytest.raises(FitError, match=r"the template: similarity 0\.0\d+ is below 0\.025") as caught:
             register(wrong, small, nonlinear=False)
         assert "\n" not in str(caught.value)
+        assert caught.value.similarity < SIMILARITY_FLOOR
     with pytest.raises(RegistrationError, match="empty"):
         register(Nifti1Image(np.zeros((24, 28, 26), np.float32), np.eye(4)), small, nonlinear=False)
 
@@ -170,6 +181,20 @@ def test_similarity_is_one_for_itself_and_near_zero_for_noise() -> None:
     noise = np.random.default_rng(0).normal(size=values.shape)
     assert similarity(noise, values) < SIMILARITY_FLOOR / 2
     assert similarity(np.ones_like(values), values) == 0
+
+
+def test_overlap_is_the_dice_of_two_outlines_in_millimetres() -> None:
+    values = np.zeros((24, 28, 26), np.float32)
+    values[6:16, 8:20, 5:21] = 100
+    template = Nifti1Image(values, np.diag([2.0, 2.0, 2.0, 1.0]))
+    fine = Nifti1Image(values.repeat(2, 0).repeat(2, 1).repeat(2, 2), np.eye(4))
+    fine.affine[:3, 3] = -0.5
+    assert overlap(fine, template, np.eye(4)) == 1
+    aside = np.eye(4)
+    aside[0, 3] = 10.0  # half of the box's 20 mm
+    assert overlap(fine, template, aside) == 0.5
+    aside[0, 3] = 200.0
+    assert overlap(fine, template, aside) == 0
 
 
 def test_n4_takes_the_shading_out() -> None:
@@ -196,6 +221,7 @@ def test_a_real_head_agrees_with_an_independent_segmentation() -> None:
     corrected = n4(stripped, Nifti1Image(brain, volume.affine))
     found = register(corrected, load_atlas(), nonlinear=True)
     assert found.similarity > 2 * SIMILARITY_FLOOR
+    assert found.overlap > 0.94
     grid = working_grid(Geometry())
     ours = np.asanyarray(atlas_labels(found, load_atlas(), *grid).dataobj)
     theirs = np.asanyarray(to_atlas(muse, found, *grid, order=0).dataobj)

@@ -656,7 +656,7 @@ def test_volumes_of_a_resized_head_are_given_in_native_mm3(tmp_path: Path) -> No
     labels = np.zeros((10, 10, 10), np.int32)
     labels[2:4, 2:4, 2:4] = 10
     save_volume(Nifti1Image(labels, np.eye(4)), tmp_path / "labels.nii.gz")
-    plain = Registration(matrix=np.eye(4), warp=None, similarity=1.0)
+    plain = Registration(matrix=np.eye(4), warp=None, similarity=1.0, overlap=1.0)
     scan = Scan("oasis1", "a", "", "T1", tmp_path, labels=tmp_path / "labels.nii.gz", scale=1.6)
     _, volumes = _labels_and_volumes(scan, plain, load_atlas(), np.eye(4), (10, 10, 10))
     assert volumes == {"brain": 5.0, "left thalamus": 5.0}

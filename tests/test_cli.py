@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+from atlas.register import OVERLAP_FLOOR, SIMILARITY_FLOOR
 from brainclip import cli
+from brainclip.config import PairsRecipe
 
 TINY = str(ROOT / "recipes" / "tiny.toml")
 VERBS = (
@@ -77,6 +79,7 @@ def model(tmp_path: Path) -> Path:
         (["pairs", "ixi"], "needs a recipe (.toml), or a source, a folder of scans and --out"),
         (["pairs", TINY, "somewhere"], "a recipe names its own folders"),
         (["pairs", TINY, "--shards"], "give --set pairs.NAME.dask=local or pairs.NAME.shards=true"),
+        (["pairs", "ixi", "--least-overlap", "2"], "argument --least-overlap: 2 is not from 0 to 1"),
         (["qc", "none"], "none: no dataset.json, so this is no complete folder of pairs"),
         (["simulate", "x", "--spacing", "-1"], "argument --spacing: -1 is not above 0"),
         (["simulate", "x", "--subjects", "two"], "argument --subjects: invalid whole number value: 'two'"),
@@ -103,6 +106,12 @@ def test_wrong_call_gives_exit_code_2_and_one_sentence(
     monkeypatch.chdir(tmp_path)
     assert sentence in mistake(argv, capsys)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_floors_are_the_same_on_the_command_line_in_recipes_and_in_the_registration() -> None:
+    asked = cli.parser().parse_args(["pairs", "ixi"])
+    assert asked.least_similarity == PairsRecipe().least_similarity == SIMILARITY_FLOOR
+    assert asked.least_overlap == PairsRecipe().least_overlap == OVERLAP_FLOOR
 
 
 def test_empty_prompt_is_refused_before_weights_are_read(
