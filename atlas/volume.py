@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
-import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,22 @@ import nibabel as nib
 import numpy as np
 from nibabel import Nifti1Image
 from nibabel.filebasedimages import ImageFileError
+from nibabel.openers import ImageOpener
+from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
 from atlas.errors import VolumeError
 
 FEWEST_VOXELS = 8  # along each axis; fewer is a slice or a localiser, not a volume
 MOST_VOXELS = 1024  # along each axis; 1 mm heads have 256, the finest brain scans about 700
+MOST_IN_ALL = 2**28  # voxels, 0.4 mm over a whole head; reading takes up to 17 bytes for each, 4.6 GB
+MOST_MM = 1000.0  # along each axis; a scanner sees 500
+FINEST_MM = 0.01  # edge of a voxel
+FARTHEST_MM = 1e4  # of a volume's corner from the origin
+FLATTEST = 0.1  # volume of the voxel between its axes as a share of a box with the same edges
+LONGEST_EXTRA = 2**23  # bytes in front of the voxels
+DEFLATE = 1032  # bytes that one byte of a .gz can stand for, at most
+NIFTI = (nib.Nifti1Image, nib.Nifti1Pair, nib.Nifti2Image, nib.Nifti2Pair)
 SUFFIXES = (".nii", ".nii.gz", ".img", ".img.gz", ".hdr", ".mgz", ".mgh")
 
 
@@ -33,7 +44,8 @@ def load_volume(
     """
     path = Path(path)
     values, affine = _read(path, fewest, orientation)
-    values = values.astype(np.float32)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite
+        values = values.astype(np.float32)
     broken = int(values.size - np.isfinite(values).sum())
     if broken:
         raise VolumeError(
@@ -53,7 +65,8 @@ def load_labels(path: str | os.PathLike[str], *, orientation: str = "") -> Nifti
     """
     path = Path(path)
     values, affine = _read(path, orientation=orientation)
-    whole = values.astype(np.int32)  # never 8 bits: id 2035 would become -13
+    with np.errstate(invalid="ignore"):  # NaN becomes a number that differs from it
+        whole = values.astype(np.int32)  # never 8 bits: id 2035 would become -13
     if not np.array_equal(whole, values) or whole.min() < 0:
         raise VolumeError(f"{path}: a label image holds whole numbers >= 0; is this an image of intensities?")
     return _canonical(whole, affine)
@@ -65,8 +78,8 @@ def has_orientation(path: str | os.PathLike[str]) -> bool:
     True for a file that cannot be read, which load_volume then says better.
     """
     try:
-        header: Any = nib.load(path).header
-    except (ImageFileError, WrapStructError, OSError, EOFError, ValueError, zlib.error):
+        header = _open(Path(path)).header
+    except VolumeError:
         return True
     if isinstance(header, nib.Nifti1Header):
         return bool(header["qform_code"] > 0 or header["sform_code"] > 0)
@@ -119,35 +132,117 @@ def voxel_sizes(image: Nifti1Image) -> np.ndarray:
 
 def _read(path: Path, fewest: int = FEWEST_VOXELS, orientation: str = "") -> tuple[np.ndarray, np.ndarray]:
     """The values (I, J, K) as stored and their (4, 4) affine, after the checks that all volumes share."""
-    if not path.exists():
+    image = _open(path)
+    with _refusing(path):
+        shape = _checked_shape(path, image, fewest)
+        affine = np.asarray(image.affine, dtype=np.float64)
+        if orientation:
+            affine = _affine_to(orientation, shape, image.header.get_zooms()[:3])
+        _check_affine(path, affine, shape)
+        file = Path(image.file_map["image"].filename)
+        claimed = math.prod(shape) * image.get_data_dtype().itemsize + image.dataobj.offset
+        if claimed > file.stat().st_size * (DEFLATE if file.suffix.lower() in (".gz", ".mgz") else 1):
+            raise HeaderDataError(f"its header tells of {claimed} bytes, {file.name} is too short for them")
+        with np.errstate(all="ignore"):  # a scale beyond all numbers; what comes of it is refused
+            return np.asanyarray(image.dataobj).reshape(shape), affine
+
+
+def _open(path: Path) -> Any:
+    """The nibabel image in a file, its voxels not read yet."""
+    if not path.is_file():
         raise VolumeError(f"{path}: no such file; give the path of a NIfTI, Analyze or MGZ volume")
+    with _refusing(path):
+        if not path.name.lower().endswith(SUFFIXES):
+            raise ImageFileError("by its ending")
+        _check_extensions(path)
+        try:
+            return nib.load(path)
+        except MemoryError as error:  # headers take none; what lies beside an SPM image can ask for all
+            raise HeaderDataError(f"what its header tells of does not fit into memory: {error}") from error
+
+
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """Whatever goes wrong with a file as a VolumeError of one sentence."""
     try:
-        image: Any = nib.load(path)
-        values = np.asanyarray(image.dataobj)
+        yield
+    except (VolumeError, MemoryError):
+        raise
     except (ImageFileError, WrapStructError) as error:
         raise VolumeError(
-            f"{path}: not a volume that can be read ({error}); possible are {', '.join(SUFFIXES)}"
+            f"{path}: not a volume that can be read ({_line(error)}); possible are {', '.join(SUFFIXES)}"
         ) from error
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise VolumeError(f"{path}: truncated or damaged ({error}); copy or export it again") from error
-    if not (np.issubdtype(values.dtype, np.integer) or np.issubdtype(values.dtype, np.floating)):
-        raise VolumeError(f"{path}: voxels of type {values.dtype} are not grey values; export grey values")
-    while values.ndim > 3 and values.shape[-1] == 1:
-        values = values[..., 0]
-    if values.ndim != 3:
+    except Exception as error:  # nibabel raises a dozen kinds for damaged files
         raise VolumeError(
-            f"{path}: {values.ndim} dimensions {values.shape}; give one 3-D volume (extract a single frame)"
-        )
-    if min(values.shape) < fewest or max(values.shape) > MOST_VOXELS:
+            f"{path}: truncated or damaged ({_line(error)}); copy or export it again"
+        ) from error
+
+
+def _line(error: Exception) -> str:
+    """What an error says, on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _check_extensions(path: Path) -> None:
+    """Raises HeaderDataError for NIfTI extensions that do not end where they should, within LONGEST_EXTRA.
+
+    nibabel would read on to the end of the file, and a small .gz may unpack to any size.
+    """
+    found, sniffed = False, None
+    for kind in NIFTI:
+        found, sniffed = kind.path_maybe_image(path, sniffed)
+        if found:
+            break
+    if not found or sniffed is None:
+        return
+    size = kind.header_class.template_dtype.itemsize
+    with ImageOpener(sniffed[1]) as file:
+        header = kind.header_class(file.read(size), check=False)
+        if not header["vox_offset"] <= LONGEST_EXTRA:
+            raise HeaderDataError(f"its header says that the voxels begin at byte {header['vox_offset']:g}")
+        has_any, length = file.read(4)[:1] > b"\0", int(header["vox_offset"]) - size - 4
+        if length < 0 or not header.is_single:
+            length = LONGEST_EXTRA + 1  # nibabel reads them to the end of the file
+        extra = file.read(length) if has_any else b""
+    place = 0
+    while place + 16 <= len(extra):
+        length = int(np.frombuffer(extra, f"{header.endianness}i4", count=1, offset=place)[0])
+        if not 16 <= length <= len(extra) - place or len(extra) > LONGEST_EXTRA:
+            raise HeaderDataError(f"its header has an extension of {length} bytes among {len(extra)}")
+        place += length
+
+
+def _checked_shape(path: Path, image: Any, fewest: int) -> tuple[int, ...]:
+    """(I, J, K) of an image whose voxels are not read yet; it holds one volume of grey values."""
+    shape, dtype = tuple(int(n) for n in image.shape), image.get_data_dtype()
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise VolumeError(f"{path}: voxels of type {dtype} are not grey values; export grey values")
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) != 3:
         raise VolumeError(
-            f"{path}: a grid of {values.shape} voxels; a volume has {fewest} to {MOST_VOXELS} along each axis"
+            f"{path}: {len(shape)} dimensions {shape}; give one 3-D volume (extract a single frame)"
         )
-    affine = image.affine
-    if orientation:
-        affine = _affine_to(orientation, values.shape, image.header.get_zooms()[:3])
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
+    if min(shape) < fewest or max(shape) > MOST_VOXELS or math.prod(shape) > MOST_IN_ALL:
+        raise VolumeError(
+            f"{path}: a grid of {shape}; a volume has {fewest} to {MOST_VOXELS} voxels along each axis, "
+            f"and {MOST_IN_ALL} in all"
+        )
+    return shape
+
+
+def _check_affine(path: Path, affine: np.ndarray, shape: Sequence[int]) -> None:
+    """Raises VolumeError for an affine that no scan has: flat, not finite, or of a giant's head."""
+    known = affine.shape == (4, 4) and (affine[3] == (0, 0, 0, 1)).all()
+    known = known and (np.abs(affine) < FARTHEST_MM).all()  # NaN is not, either
+    sizes = nib.affines.voxel_sizes(affine) if known else np.zeros(3)
+    if not known or not abs(np.linalg.det(affine[:3, :3])) > FLATTEST * sizes.prod():
         raise VolumeError(f"{path}: its affine cannot be inverted; set the orientation and export again")
-    return values, affine
+    if sizes.min() < FINEST_MM or (sizes * shape).max() > MOST_MM:
+        raise VolumeError(
+            f"{path}: {tuple(shape)} voxels of {' x '.join(f'{size:.3g}' for size in sizes)} mm are no head; "
+            "set the sizes of its voxels in mm and export again"
+        )
 
 
 def _affine_to(orientation: str, shape: Sequence[int], sizes_mm: Sequence[float]) -> np.ndarray:

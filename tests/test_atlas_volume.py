@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import nibabel as nib
@@ -126,7 +127,7 @@ def bad_file(kind: str, folder: Path) -> Path:
         ("NaN", "1 of 17472 voxels are NaN or infinite"),
         ("infinite", "1 of 17472 voxels are NaN or infinite"),
         ("all zero", "every voxel is 0"),
-        ("one slice", "8 to 1024"),
+        ("one slice", "8 to 1024 voxels along each axis"),
         ("colour", "not grey values"),
         ("flat affine", "cannot be inverted"),
     ],
@@ -139,6 +140,57 @@ def test_a_bad_file_is_refused_in_one_sentence(kind: str, says: str, tmp_path: P
     assert message.startswith(str(path))
     assert "\n" not in message
     assert isinstance(caught.value, BrainclipError)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i2", "i8", "f4", "f8"])
+def test_reading_takes_at_most_17_bytes_a_voxel(dtype: str, tmp_path: Path) -> None:
+    shape = (100, 120, 110)
+    image = Nifti1Image(
+        (np.arange(np.prod(shape)) % 99).reshape(shape).astype(dtype), -np.eye(4), dtype=dtype
+    )
+    image.header.set_slope_inter(0.5, 3.0)
+    nib.save(image, tmp_path / "a.nii.gz")
+    tracemalloc.start()
+    load_volume(tmp_path / "a.nii.gz")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 17 * np.prod(shape) + 2**22  # and what unpacking takes, whatever the size
+
+
+def changed(folder: Path, **fields: object) -> Path:
+    """A sound volume as .nii, some fields of its header changed where they lie in the file."""
+    path = folder / "a.nii"
+    values = np.random.default_rng(4).uniform(1, 2, SHAPE).astype(np.float32)
+    nib.save(Nifti1Image(values, np.eye(4)), path)
+    content = bytearray(path.read_bytes())
+    header = np.frombuffer(content, nib.Nifti1Header.template_dtype, count=1)
+    for name, value in fields.items():
+        header[name][0] = value
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"dim": [3, 1024, 1024, 1024, 1, 1, 1, 1]}, "1024 voxels along each axis, and 268435456 in all"),
+        ({"dim": [3, 500, 500, 500, 1, 1, 1, 1]}, "its header tells of 500000352 bytes, a.nii is too short"),
+        ({"srow_x": [3000, 0, 0, 0]}, r"voxels of 3e\+03 x 1 x 1 mm are no head"),
+        ({"srow_x": [0, 1.001, 0, 0]}, "its affine cannot be inverted"),
+        ({"srow_x": [1, 0, 0, np.nan]}, "its affine cannot be inverted"),
+        ({"vox_offset": 2.0**40}, "its header says that the voxels begin at byte 1.09951e"),
+        ({"scl_slope": 1.0, "scl_inter": np.inf}, "truncated or damaged"),
+        ({"datatype": 4096}, "truncated or damaged"),
+        ({"datatype": 32, "bitpix": 64}, "voxels of type complex64 are not grey values"),
+    ],
+)
+def test_a_damaged_header_is_refused_in_one_sentence(
+    fields: dict[str, object], says: str, tmp_path: Path
+) -> None:
+    path = changed(tmp_path, **fields)
+    with pytest.raises(VolumeError, match=says) as caught:
+        load_volume(path)
+    assert "\n" not in str(caught.value)
 
 
 def test_saving_is_whole_or_absent_and_makes_folders(tmp_path: Path) -> None:
