@@ -53,8 +53,8 @@ class Visit:
     """What came of the scans of one visit: volumes of regions (native mm3), slices with facts, how well the
     reference scan fits the template (None: none was registered), and a picture of its labels.
 
-    masks: modality -> where its brain mask is from, as _brain says. similarity, overlap: as in Registration,
-    also of a visit that was set aside for them, which has no slices.
+    masks: modality -> where its brain mask is from, as read_brain says. similarity, overlap: as in
+    Registration, also of a visit that was set aside for them, which has no slices.
     """
 
     volumes: dict[str, float]
@@ -171,7 +171,7 @@ def _prepare_session(scans: Sequence[Scan], settings: Settings, rejected: list[d
                 raise VolumeError(
                     f"{scan.path}: a second {scan.modality} of the same visit; the first one is used"
                 )
-            brain, mask, origin = _brain(scan, settings.strip)
+            brain, mask, origin = read_brain(scan, settings.strip)
             brain = n4(brain, mask)
             if reference is None or registration is None or labels is None:
                 registration = register(
@@ -183,7 +183,7 @@ def _prepare_session(scans: Sequence[Scan], settings: Settings, rejected: list[d
                     least_overlap=settings.least_overlap,
                 )
                 reference = brain
-                labels, volumes = _labels_and_volumes(scan, registration, atlas, affine, shape)
+                labels, volumes = labels_and_volumes(scan, registration, atlas, affine, shape)
                 own = registration
             else:
                 own = (
@@ -237,7 +237,7 @@ def _rejection(scan: Scan, reason: str) -> dict[str, str]:
     }
 
 
-def _brain(scan: Scan, strip: str) -> tuple[Nifti1Image, Nifti1Image, str]:
+def read_brain(scan: Scan, strip: str) -> tuple[Nifti1Image, Nifti1Image, str]:
     """A scan's volume, zero outside the brain, the brain mask on its grid, and where the mask is from.
 
     "given": the image beside the scan. "above 0": of a volume that is stripped already. Else the brain
@@ -266,7 +266,7 @@ def _brain(scan: Scan, strip: str) -> tuple[Nifti1Image, Nifti1Image, str]:
     return brain, Nifti1Image(inside.astype(np.int32), volume.affine), origin
 
 
-def _labels_and_volumes(
+def labels_and_volumes(
     scan: Scan, registration: Registration, atlas: Atlas, affine: np.ndarray, shape: tuple[int, ...]
 ) -> tuple[Nifti1Image, dict[str, float]]:
     """Region labels on the working grid, and each region's native mm3, from true labels or from the atlas."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,13 +91,15 @@ def register(
     *,
     nonlinear: bool,
     seed: int = 1,
+    syn: Mapping[str, Any] = SYN,
     least_similarity: float = SIMILARITY_FLOOR,
     least_overlap: float = OVERLAP_FLOOR,
 ) -> Registration:
     """Where a volume lies on the atlas: affine, and with nonlinear also SyN (Avants et al. 2008).
 
     volume: brain only, 0 outside, any contrast, RAS+. Bit-equal for equal input and seed.
-    Raises FitError when the similarity or the overlap is lower than asked after the affine part.
+    syn: arguments of ants.registration for the second part. Raises FitError when the similarity or the
+    overlap is lower than asked after the affine part.
     """
     fixed, moving = _grid(atlas.template), _grid(volume)
     if not (np.asanyarray(moving.dataobj) > 0).any():
@@ -121,7 +124,7 @@ def register(
         if nonlinear:
             prefix = Path(folder, "warp_")
             found = _run(
-                fixed, moving, seed, prefix, type_of_transform="SyNOnly", initial_transform=affine_file, **SYN
+                fixed, moving, seed, prefix, type_of_transform="SyNOnly", initial_transform=affine_file, **syn
             )
             inverse = next(name for name in found["invtransforms"] if name.endswith("InverseWarp.nii.gz"))
             stored: Any = nib.load(inverse)  # (I, J, K, 1, 3), LPS mm
@@ -181,6 +184,28 @@ def atlas_labels(
     return Nifti1Image(labels.reshape(shape).astype(np.int32), affine)
 
 
+def plain_labels(volume: Nifti1Image, atlas: Atlas) -> Nifti1Image:
+    """The atlas's region ids (int32) on a brain's own grid by ANTs' SyN as it is called plainly.
+
+    The volume as it is against the template at 1 mm, default iterations: what atlas.agreement compares
+    `register` with.
+    """
+    ants = _ants()
+    with tempfile.TemporaryDirectory() as folder:
+        moving, fixed, labels = (_as_ants(image) for image in (volume, atlas.template, atlas.labels))
+        found = ants.registration(
+            fixed=fixed, moving=moving, type_of_transform="SyN", outprefix=str(Path(folder, "plain_"))
+        )
+        back = ants.apply_transforms(
+            fixed=moving,
+            moving=labels,
+            transformlist=found["invtransforms"],
+            whichtoinvert=[True, False],
+            interpolator="nearestNeighbor",
+        )
+    return Nifti1Image(back.numpy().astype(np.int32), volume.affine)
+
+
 def similarity(volume: np.ndarray, template: np.ndarray) -> float:
     """Share of the template's information that the volume tells, I(a; b) / H(b), 0 to 1, any contrast.
 
@@ -222,19 +247,24 @@ def _ants() -> Any:
     return ants
 
 
+def _as_ants(image: Nifti1Image) -> Any:
+    """The volume as ANTs holds it: spacing, LPS origin and direction apart."""
+    affine, spacing = LPS @ image.affine, voxel_sizes(image)
+    return _ants().from_numpy(
+        np.asanyarray(image.dataobj, dtype=np.float32),
+        origin=affine[:3, 3].tolist(),
+        spacing=spacing.tolist(),
+        direction=affine[:3, :3] / spacing,
+    )
+
+
 def _run(fixed: Nifti1Image, moving: Nifti1Image, seed: int, prefix: Path, **settings: Any) -> dict[str, Any]:
     """ants.registration of two volumes from _grid; its files stay where prefix says."""
     ants = _ants()
     before = ants.config._random_seed
     ants.config._random_seed = seed  # antspyx 0.6 ignores the argument random_seed
     try:
-        images = []
-        for image in (fixed, moving):
-            origin = (LPS @ image.affine)[:3, 3]
-            values = np.asanyarray(image.dataobj, dtype=np.float32)
-            images.append(
-                ants.from_numpy(values, origin=origin.tolist(), spacing=[GRID_MM] * 3, direction=LPS[:3, :3])
-            )
+        images = [_as_ants(image) for image in (fixed, moving)]
         return dict(ants.registration(fixed=images[0], moving=images[1], outprefix=str(prefix), **settings))
     except RuntimeError as error:
         raise RegistrationError(

@@ -57,7 +57,7 @@ def run(jobs: Sequence[Job], *, workers: int, dask: str | None = None) -> None:
 
 def _run_in_processes(jobs: Sequence[Job], workers: int, bar: Any) -> None:
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_begin_worker) as pool:
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=begin_worker) as pool:
         running: list[Future[dict[str, int]]] = [pool.submit(prepare_subject, *job) for job in jobs]
         try:
             for future in as_completed(running):
@@ -70,7 +70,7 @@ def _run_in_processes(jobs: Sequence[Job], workers: int, bar: Any) -> None:
             raise
 
 
-def _begin_worker() -> None:
+def begin_worker() -> None:
     """One thread for each worker, so that they do not compete, and an end when the main process is killed."""
     os.environ.update(dict.fromkeys(THREADS, "1"))
 

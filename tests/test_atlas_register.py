@@ -25,6 +25,7 @@ from atlas.register import (
     atlas_labels,
     n4,
     overlap,
+    plain_labels,
     register,
     similarity,
     to_atlas,
@@ -195,6 +196,16 @@ def test_overlap_is_the_dice_of_two_outlines_in_millimetres() -> None:
     assert overlap(fine, template, aside) == 0.5
     aside[0, 3] = 200.0
     assert overlap(fine, template, aside) == 0
+
+
+def test_plain_ants_brings_the_labels_onto_a_bent_brain() -> None:
+    brain, true = bent()
+    found = np.asanyarray(plain_labels(brain, half_atlas()).dataobj)
+    own = np.asanyarray(half_atlas().labels.dataobj)
+    wanted = np.asanyarray(true.dataobj)
+    ids = [10, 49, 12, 51, 4, 43]
+    assert dice(np.isin(found, ids), np.isin(wanted, ids)) > 0.85
+    assert dice(np.isin(own, ids), np.isin(wanted, ids)) < 0.75  # not registered at all
 
 
 def test_n4_takes_the_shading_out() -> None:

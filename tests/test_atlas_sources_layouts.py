@@ -20,7 +20,7 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, ornt_transform
 from atlas.atlas import load_atlas
 from atlas.errors import PairsError, SourceError, VolumeError
 from atlas.pairs import write_pairs
-from atlas.prepare import _brain, _labels_and_volumes
+from atlas.prepare import labels_and_volumes, read_brain
 from atlas.register import Registration
 from atlas.slices import Geometry, cut, working_grid
 from atlas.sources import Scan, find_scans
@@ -647,7 +647,7 @@ def test_a_mask_lies_on_the_image_whose_file_does_not_say_its_place(tmp_path: Pa
     )
     for mask in ("oriented.nii.gz", "bare.img"):
         scan = Scan("oasis1", "a", "", "T1", tmp_path / "head.img", mask=tmp_path / mask, orientation="ASL")
-        _, found, origin = _brain(scan, "network")
+        _, found, origin = read_brain(scan, "network")
         assert origin == "given"
         np.testing.assert_array_equal(np.asanyarray(found.dataobj), inside)
 
@@ -658,7 +658,7 @@ def test_volumes_of_a_resized_head_are_given_in_native_mm3(tmp_path: Path) -> No
     save_volume(Nifti1Image(labels, np.eye(4)), tmp_path / "labels.nii.gz")
     plain = Registration(matrix=np.eye(4), warp=None, similarity=1.0, overlap=1.0)
     scan = Scan("oasis1", "a", "", "T1", tmp_path, labels=tmp_path / "labels.nii.gz", scale=1.6)
-    _, volumes = _labels_and_volumes(scan, plain, load_atlas(), np.eye(4), (10, 10, 10))
+    _, volumes = labels_and_volumes(scan, plain, load_atlas(), np.eye(4), (10, 10, 10))
     assert volumes == {"brain": 5.0, "left thalamus": 5.0}
 
 

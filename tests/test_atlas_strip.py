@@ -265,17 +265,17 @@ def test_whole_head_without_a_mask_is_stripped_and_the_record_says_so(
     head = Nifti1Image(np.asanyarray(volume.dataobj) + 10, volume.affine)  # air is not 0: a whole head
     save_volume(head, tmp_path / "head.nii.gz")
     scan = Scan("bids", "a", "", "T1", tmp_path / "head.nii.gz")
-    brain, mask, origin = atlas.prepare._brain(scan, "network")
+    brain, mask, origin = atlas.prepare.read_brain(scan, "network")
     assert origin == "network"
     inside = np.asanyarray(brain_mask(head).dataobj) == 1
     assert np.array_equal(np.asanyarray(mask.dataobj) == 1, inside)
     assert np.array_equal(np.asanyarray(brain.dataobj) > 0, inside)
     save_volume(volume, tmp_path / "stripped.nii.gz")
     scan = Scan("bids", "a", "", "T1", tmp_path / "stripped.nii.gz")
-    assert atlas.prepare._brain(scan, "network")[2] == "above 0"
+    assert atlas.prepare.read_brain(scan, "network")[2] == "above 0"
     save_volume(Nifti1Image(inside.astype(np.int32), head.affine), tmp_path / "mask.nii.gz")
     scan = Scan("bids", "a", "", "T1", tmp_path / "head.nii.gz", mask=tmp_path / "mask.nii.gz")
-    assert atlas.prepare._brain(scan, "network")[2] == "given"
+    assert atlas.prepare.read_brain(scan, "network")[2] == "given"
 
 
 def test_missing_weights_stop_the_run_and_no_scan_is_called_bad(
@@ -303,7 +303,7 @@ def test_whole_head_whose_file_does_not_say_left_is_stripped_in_its_documented_o
     values = np.ascontiguousarray(in_orientation(head, "ASL").dataobj)
     nib.save(nib.AnalyzeImage(values, np.diag([2.0, 2.0, 2.0, 1.0])), tmp_path / "head.img")
     scan = Scan("oasis1", "a", "", "T1", tmp_path / "head.img", orientation="ASL")
-    brain, mask, origin = atlas.prepare._brain(scan, "network")
+    brain, mask, origin = atlas.prepare.read_brain(scan, "network")
     assert origin == "network" and nib.aff2axcodes(brain.affine) == ("R", "A", "S")
     found, wanted = np.asanyarray(mask.dataobj) == 1, np.asanyarray(brain_mask(head).dataobj) == 1
     assert np.array_equal(found, wanted)

@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 
 from atlas.register import OVERLAP_FLOOR, SIMILARITY_FLOOR
-from brainclip import cli
+from brainclip import cli, verbs
 from brainclip.config import PairsRecipe
 
 TINY = str(ROOT / "recipes" / "tiny.toml")
@@ -22,6 +22,7 @@ VERBS = (
     "pairs",
     "strip",
     "qc",
+    "agreement",
     "clip",
     "vae",
     "prior",
@@ -248,4 +249,4 @@ def test_command_line_runs_as_a_program(command: list[str]) -> None:
     ],
 )
 def test_several_pictures_are_numbered_before_the_ending(out: str, count: int, names: list[str]) -> None:
-    assert [path.as_posix() for path in cli._numbered(Path(out), count)] == names
+    assert [path.as_posix() for path in verbs.numbered(Path(out), count)] == names

@@ -1,0 +1,232 @@
+"""What each verb of the command line does: the parsed arguments in, one line of result out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from brainclip.errors import BrainclipError
+
+SLICE_FILES = (".png", ".nii", ".nii.gz")
+
+
+def simulate(asked: argparse.Namespace) -> str:
+    if asked.dry_run:
+        return f"simulate: would write {asked.subjects} subjects at {asked.spacing:g} mm to {asked.out}"
+    from atlas.simulate import write_cohort
+
+    write_cohort(
+        asked.out,
+        subjects=asked.subjects,
+        spacing_mm=asked.spacing,
+        seed=asked.seed,
+        anatomies=asked.anatomies,
+        workers=asked.workers,
+    )
+    return f"simulate: {asked.out} ({asked.subjects} subjects at {asked.spacing:g} mm)"
+
+
+def pairs(asked: argparse.Namespace) -> str:
+    if asked.source.endswith(".toml"):
+        from brainclip.train import run_stage
+
+        if asked.input or asked.out:
+            raise BrainclipError(
+                f"{asked.source}: a recipe names its own folders; leave INPUT and --out away"
+            )
+        if asked.dask or asked.shards:
+            raise BrainclipError(
+                f"{asked.source}: a recipe says this in its pairs tables; instead of --dask or --shards give "
+                "--set pairs.NAME.dask=local or pairs.NAME.shards=true"
+            )
+        return run_stage("pairs", Path(asked.source), overrides=asked.overrides, dry_run=asked.dry_run)
+    if asked.input is None or asked.out is None:
+        raise BrainclipError("pairs needs a recipe (.toml), or a source, a folder of scans and --out")
+    from atlas.pairs import write_pairs
+    from atlas.slices import Geometry
+
+    summary = write_pairs(
+        asked.source,
+        asked.input,
+        asked.out,
+        geometry=Geometry(asked.size, asked.spacing),
+        every_mm=asked.every,
+        masks=asked.masks,
+        modalities=asked.modalities,
+        limit=asked.limit,
+        keep=asked.keep,
+        nonlinear=not asked.linear,
+        strip=asked.strip,
+        least_similarity=asked.least_similarity,
+        least_overlap=asked.least_overlap,
+        seed=asked.seed,
+        workers=asked.workers,
+        dask=asked.dask,
+        shards=asked.shards,
+        dry_run=asked.dry_run,
+    )
+    counts = ", ".join(
+        f"{value} {key}" for key, value in summary.items() if isinstance(value, int) and key != "format"
+    )
+    return f"pairs: {'would write ' if asked.dry_run else ''}{asked.out} ({counts})"
+
+
+def strip(asked: argparse.Namespace) -> str:
+    if asked.input.suffix == ".toml":
+        from brainclip.config import read_recipe
+        from brainclip.train.strip import StripRecipe, train_strip
+
+        recipe = read_recipe(StripRecipe, asked.input, asked.overrides)
+        if asked.dry_run:
+            what = "measure" if asked.split else f"train {recipe.steps} steps into"
+            return f"strip: would {what} {recipe.folder}"
+        if asked.split:
+            from brainclip.evaluate.strip import measure_strip
+
+            numbers = measure_strip(recipe, asked.split)
+        else:
+            numbers = train_strip(recipe)
+        found = ", ".join(f"{key} {value:.4g}" for key, value in numbers.items())
+        return f"strip: {recipe.folder} ({found or 'already complete'})"
+    if asked.out is None:
+        raise BrainclipError("strip needs a volume and --out, or a recipe (.toml)")
+    from atlas.strip import WEIGHTS, brain_mask, check_method
+    from atlas.volume import load_volume, save_volume, voxel_sizes
+
+    check_method(asked.method)
+    volume = load_volume(asked.input)
+    if asked.dry_run:
+        return f"strip: would write {asked.out} by {asked.method}"
+    mask = brain_mask(volume, method=asked.method, weights=asked.weights or WEIGHTS)
+    save_volume(mask, asked.out)
+    if asked.picture:
+        from brainclip.evaluate.strip import outline
+
+        outline(volume, mask, asked.picture)
+    millilitres = mask.get_fdata().sum() * voxel_sizes(mask).prod() / 1000
+    return f"strip: {asked.out} ({millilitres:.0f} ml by {asked.method})"
+
+
+def qc(asked: argparse.Namespace) -> str:
+    from atlas.quality_page import write_quality_page
+    from atlas.records import read_dataset
+
+    out = asked.out or asked.folder / "qc.html"
+    read_dataset(asked.folder)
+    if asked.dry_run:
+        return f"qc: would write {out}"
+    counts = write_quality_page(asked.folder, out)
+    return f"qc: {out} ({counts}, {out.stat().st_size / 1e6:.1f} MB)"
+
+
+def train(asked: argparse.Namespace) -> str:
+    from brainclip.train import run_stage
+
+    return run_stage(
+        asked.stage, asked.recipe, overrides=asked.overrides, dry_run=asked.dry_run, adapter=asked.adapter
+    )
+
+
+def generate(asked: argparse.Namespace) -> str:
+    names = numbered(asked.out, len(asked.prompts) * asked.n)
+    from brainclip.model import load
+
+    model = load(asked.model)
+    if asked.dry_run:
+        from atlas.prompt import read_prompt
+
+        for prompt in asked.prompts:
+            _warn(model.warnings(read_prompt(prompt)))
+        return f"generate: would write {_listed(names)} with {model.name}"
+    pictures = model.generate(
+        asked.prompts,
+        n=asked.n,
+        seed=asked.seed,
+        steps=asked.steps,
+        guidance=asked.guidance,
+        adapter=None if asked.adapter == "none" else asked.adapter,
+    )
+    _warn([warning for picture in pictures for warning in picture.warnings])
+    for picture, name in zip(pictures, names, strict=True):
+        picture.save(name)
+    places = sorted({f"{picture.plane} {picture.position_mm:+.0f} mm" for picture in pictures})
+    return f"generate: {_listed(names)} ({', '.join(places)}; synthetic, {model.name}, seed {asked.seed})"
+
+
+def numbered(out: Path, count: int) -> list[Path]:
+    """A file name per picture, numbered before the ending. BrainclipError when the ending is no picture's."""
+    ending = next((ending for ending in (".nii.gz", ".nii", ".png") if out.name.endswith(ending)), None)
+    stem = out.name.removesuffix(ending or "")
+    if not ending or not stem:
+        raise BrainclipError(f"--out {out}: a picture is saved as .png, .nii or .nii.gz")
+    return [out] if count == 1 else [out.with_name(f"{stem}-{k}{ending}") for k in range(count)]
+
+
+def _listed(names: list[Path]) -> str:
+    return str(names[0]) if len(names) == 1 else f"{names[0]} ... {names[-1].name}, {len(names)} pictures"
+
+
+def _warn(warnings: Sequence[str]) -> None:
+    for warning in dict.fromkeys(warnings):
+        print("brainclip: warning:", warning, file=sys.stderr)
+
+
+def embed(asked: argparse.Namespace) -> str:
+    kinds = ["image" if text.endswith(SLICE_FILES) else "text" for text in asked.inputs]
+    if asked.out.suffix != ".npz":
+        raise BrainclipError(f"--out {asked.out}: embeddings are saved as .npz")
+    for text, kind in zip(asked.inputs, kinds, strict=True):
+        if kind == "image" and not Path(text).is_file():
+            raise BrainclipError(f"{text}: no such file")
+    from brainclip.model import load
+
+    model = load(asked.model)
+    counts = f"{kinds.count('text')} texts and {kinds.count('image')} slices"
+    if asked.dry_run:
+        return f"embed: would embed {counts} with {model.name} into {asked.out}"
+    import numpy as np
+
+    texts = [text for text, kind in zip(asked.inputs, kinds, strict=True) if kind == "text"]
+    images = [text for text, kind in zip(asked.inputs, kinds, strict=True) if kind == "image"]
+    of_texts = iter(model.embed_text(texts).numpy() if texts else ())
+    of_images = iter(model.embed_image(images).numpy() if images else ())
+    rows = np.stack([next(of_texts if kind == "text" else of_images) for kind in kinds])
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = asked.out.with_name(f".{asked.out.name}.tmp")
+    with unfinished.open("wb") as file:
+        np.savez(
+            file,
+            embeddings=rows,
+            inputs=np.array(asked.inputs),
+            kinds=np.array(kinds),
+            model=np.array(model.name),
+        )
+    unfinished.replace(asked.out)
+    return f"embed: {asked.out} ({counts}, {rows.shape[1]} numbers each, {model.name})"
+
+
+def agreement(asked: argparse.Namespace) -> str:
+    from brainclip.config import read_recipe
+    from brainclip.evaluate.agreement import AgreementRecipe, run_agreement
+
+    recipe = read_recipe(AgreementRecipe, asked.recipe, asked.overrides)
+    if asked.dry_run:
+        return f"agreement: would compare {', '.join(recipe.setting)} in {recipe.folder}"
+    report = run_agreement(recipe)
+    dice = ", ".join(f"{name} {figures['dice'][0]:.3f}" for name, figures in report.items())
+    return f"agreement: {recipe.folder}/report.md (mean Dice: {dice})"
+
+
+def evaluate(asked: argparse.Namespace) -> str:
+    from brainclip.evaluate import evaluate as run
+
+    return run(
+        asked.recipe,
+        overrides=asked.overrides,
+        out=asked.out,
+        prompts=asked.prompts,
+        split=asked.split,
+        dry_run=asked.dry_run,
+    )
