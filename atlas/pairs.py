@@ -81,6 +81,7 @@ def write_pairs(
     keep: Sequence[str] = (),
     nonlinear: bool = True,
     strip: str = "network",
+    denoise: bool = False,
     least_similarity: float = SIMILARITY_FLOOR,
     least_overlap: float = OVERLAP_FLOOR,
     shards: bool = False,
@@ -94,6 +95,7 @@ def write_pairs(
     keep: who stays besides the healthy, see atlas.sources.find_scans.
     nonlinear: labels by SyN and not by the affine alone; it has no effect where true labels are given.
     strip: brain extraction, one of atlas.strip.METHODS, of whole heads that come without a mask.
+    denoise: non-local means before the bias field is taken out, see atlas.register.denoise.
     least_similarity, least_overlap: floors, 0 to 1, of how well a visit fits the template, see
     atlas.register.Registration; below either it is set aside and listed in rejected.jsonl. 0: no floor.
     shards: write <out>/shards as well. dask: "local" or a scheduler's address instead of a pool of processes.
@@ -109,6 +111,7 @@ def write_pairs(
         seed,
         nonlinear=nonlinear,
         strip=strip,
+        denoise=denoise,
         least_similarity=least_similarity,
         least_overlap=least_overlap,
     )
@@ -194,8 +197,8 @@ def _start(
         wanted["keep"] = sorted(keep)
     path = out / "settings.json"
     if path.exists():
-        # older folders say nothing of strip and the floors: they go on under the defaults
-        later = ("strip", "least_similarity", "least_overlap")
+        # older folders say nothing of these: they go on under the defaults
+        later = ("strip", "denoise", "least_similarity", "least_overlap")
         given = {name: getattr(Settings, name) for name in later}
         given |= json.loads(path.read_text(encoding="utf-8"))
         different = [name for name in given | wanted if given.get(name) != wanted.get(name)]

@@ -44,6 +44,7 @@ class Settings:
     nonlinear: bool = True
     atlas: str = "desikan-killiany"
     strip: str = "network"  # brain extraction of whole heads that come without a mask
+    denoise: bool = False
     least_similarity: float = SIMILARITY_FLOOR  # a visit that fits the template less is set aside
     least_overlap: float = OVERLAP_FLOOR
 
@@ -152,7 +153,7 @@ def _prepare_session(scans: Sequence[Scan], settings: Settings, rejected: list[d
 
     A reference that does not fit the template sets the whole visit aside: every scan is listed as rejected.
     """
-    from atlas.register import n4, register, to_atlas
+    from atlas.register import denoise, n4, register, to_atlas
 
     atlas, geometry = load_atlas(settings.atlas), settings.geometry
     affine, shape = working_grid(geometry)
@@ -172,7 +173,7 @@ def _prepare_session(scans: Sequence[Scan], settings: Settings, rejected: list[d
                     f"{scan.path}: a second {scan.modality} of the same visit; the first one is used"
                 )
             brain, mask, origin = read_brain(scan, settings.strip)
-            brain = n4(brain, mask)
+            brain = n4(denoise(brain, mask) if settings.denoise else brain, mask)
             if reference is None or registration is None or labels is None:
                 registration = register(
                     brain,

@@ -118,6 +118,9 @@ def parser() -> argparse.ArgumentParser:
         help="brain extraction of whole heads that come without a mask (network, bundled)",
     )
     pairs.add_argument(
+        "--denoise", action="store_true", help="less noise (non-local means): slower, smoother"
+    )
+    pairs.add_argument(
         "--least-similarity",
         type=_share,
         default=0.025,

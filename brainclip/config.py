@@ -44,6 +44,7 @@ class PairsRecipe:
     keep: tuple[str, ...] = ()  # who stays besides the healthy: values of the health column, "blank", "all"
     nonlinear: bool = True
     strip: str = "network"  # brain extraction of whole heads without a mask, as atlas.strip names it
+    denoise: bool = False
     least_similarity: float = 0.025  # to the template, see atlas.register; below, a visit is set aside
     least_overlap: float = 0.9  # with the template's brain, likewise
     limit: int = 0  # subjects; 0: all

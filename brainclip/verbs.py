@@ -59,6 +59,7 @@ def pairs(asked: argparse.Namespace) -> str:
         keep=asked.keep,
         nonlinear=not asked.linear,
         strip=asked.strip,
+        denoise=asked.denoise,
         least_similarity=asked.least_similarity,
         least_overlap=asked.least_overlap,
         seed=asked.seed,

@@ -256,10 +256,13 @@ def test_a_folder_goes_on_under_its_own_floors_only(cohort, pairs_folder, tmp_pa
     settings = json.loads((older / "settings.json").read_text())
     assert settings.pop("least_similarity") == SIMILARITY_FLOOR
     assert settings.pop("least_overlap") == OVERLAP_FLOOR
-    (older / "settings.json").write_text(json.dumps(settings))  # as made before there were floors
+    assert settings.pop("denoise") is False
+    (older / "settings.json").write_text(json.dumps(settings))  # as made before there were these
     build(cohort, older)
     with pytest.raises(PairsError, match="was begun with least_similarity"):
         build(cohort, older, least_similarity=0)
+    with pytest.raises(PairsError, match="with denoise = False, now denoise = True"):
+        build(cohort, older, denoise=True)
 
 
 def test_other_settings_or_a_foreign_folder_are_refused(cohort, pairs_folder, tmp_path):

@@ -23,6 +23,7 @@ from atlas.register import (
     SIMILARITY_FLOOR,
     align,
     atlas_labels,
+    denoise,
     n4,
     overlap,
     plain_labels,
@@ -196,6 +197,22 @@ def test_overlap_is_the_dice_of_two_outlines_in_millimetres() -> None:
     assert overlap(fine, template, aside) == 0.5
     aside[0, 3] = 200.0
     assert overlap(fine, template, aside) == 0
+
+
+def test_denoise_takes_noise_out_and_keeps_the_edges() -> None:
+    small = half_atlas()
+    true = np.asanyarray(small.template.dataobj) / np.asanyarray(small.template.dataobj).max() * 100
+    inside = true > 0
+    rng = np.random.default_rng(2)
+    noisy = np.hypot(true + rng.normal(0, 6, true.shape), rng.normal(0, 6, true.shape)).astype(np.float32)
+    mask = Nifti1Image(inside.astype(np.int16), small.template.affine)
+    cleaned = np.asanyarray(denoise(Nifti1Image(noisy, small.template.affine), mask).dataobj)
+    again = np.asanyarray(denoise(Nifti1Image(noisy, small.template.affine), mask).dataobj)
+    assert np.array_equal(cleaned, again)
+    assert not cleaned[~inside].any()
+    core = ndimage.binary_erosion(inside, iterations=2)
+    errors = [float(np.abs(values - true)[core].mean()) for values in (noisy, cleaned)]
+    assert errors[1] < 0.7 * errors[0]
 
 
 def test_plain_ants_brings_the_labels_onto_a_bent_brain() -> None:

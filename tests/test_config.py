@@ -4,18 +4,36 @@ from pathlib import Path
 
 import pytest
 
-from brainclip.config import load_recipe
+from atlas.agreement import Setting
+from brainclip.config import load_recipe, read_recipe
 from brainclip.errors import RecipeError
+from brainclip.evaluate.agreement import AgreementRecipe
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
 
-@pytest.mark.parametrize("name", ["tiny", "mini"])
-def test_recipes_of_the_repository_load(name: str) -> None:
+@pytest.mark.parametrize(("name", "model"), [("tiny", "tiny"), ("mini", "mini"), ("mini_age", "mini")])
+def test_recipes_of_the_repository_load(name: str, model: str) -> None:
     recipe = load_recipe(RECIPES / f"{name}.toml")
-    assert recipe.name == name
+    assert recipe.name == model
     assert set(recipe.clip.mix) <= set(recipe.pairs)
     assert recipe.clip.text_width == recipe.clip.embedding
+
+
+def test_the_second_round_of_mini_has_the_same_pairs_and_adapter_as_the_first() -> None:
+    first, second = (load_recipe(RECIPES / f"{name}.toml") for name in ("mini", "mini_age"))
+    assert second.folder != first.folder
+    for part in ("size", "spacing_mm", "simulate", "pairs", "adapter", "judge"):
+        assert getattr(second, part) == getattr(first, part), part
+    for stage in ("clip", "prior", "decoder"):
+        assert getattr(second, stage).start == f"{first.folder}/model/{stage}"
+        assert getattr(second, stage).mix == getattr(first, stage).mix
+
+
+def test_the_study_of_labels_loads() -> None:
+    recipe = read_recipe(AgreementRecipe, RECIPES / "agreement.toml")
+    assert recipe.setting["chosen"] == Setting()
+    assert set(recipe.heads) == set(recipe.setting) - {"chosen"}
 
 
 def test_override_replaces_a_value_and_keeps_its_type() -> None:

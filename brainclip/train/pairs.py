@@ -44,6 +44,7 @@ def make_pairs(recipe: Recipe) -> str:
             keep=table.keep,
             nonlinear=table.nonlinear,
             strip=table.strip,
+            denoise=table.denoise,
             least_similarity=table.least_similarity,
             least_overlap=table.least_overlap,
             dask=table.dask or None,
