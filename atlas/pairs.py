@@ -4,6 +4,7 @@ dataset.json            format, geometry, atlas, counts, hashes; written last: i
 <split>/metadata.jsonl  one line a slice, Hugging Face imagefolder: file_name, text (the first of captions),
                         captions (several, in different styles) and the facts
 <split>/<subject>/      8-bit grey PNG, <modality>_<plane>_<position>.png
+unlisted/<subject>/     pictures of subjects that the latest call left out, until one asks for them again
 volumes.jsonl           one line a visit: native mm3 of regions and structures, percentiles of structures
 subjects/<subject>.jsonl    written when a subject is done: what it was made from, volumes, rejects, slices
 overlays/               the registered volume of each visit with outlines of its labels, for `brainclip qc`
@@ -20,8 +21,8 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -101,7 +102,7 @@ def write_pairs(
     shards: write <out>/shards as well. dask: "local" or a scheduler's address instead of a pool of processes.
     dry_run: counts only, nothing is written. Stopped half-way, the same call goes on with what is missing; a
     subject whose scans or masks have changed is prepared again. Only subjects of this call are listed: the
-    files of others stay, and are listed again by a call that takes them in.
+    pictures of others wait in <out>/unlisted for a call that takes them in again.
     Raises PairsError for unusable settings, a folder made with other settings, a full disk, or no slices.
     """
     out = Path(out)
@@ -138,10 +139,11 @@ def write_pairs(
         families = {name: found[0].family or name for name, found in sorted(subjects.items())}
         assigned = _start(out, source, settings, families, splits, keep)
         _sweep(out)
-        missing = [name for name in sorted(subjects) if not _is_done(out, subjects[name])]
-        jobs = [(subjects[name], assigned[name], out, settings) for name in missing]
         # not complete until all that it counts is in its place
         (out / "dataset.json").unlink(missing_ok=True)
+        _arrange(out, subjects, assigned)
+        missing = [name for name in sorted(subjects) if not _is_done(out, subjects[name])]
+        jobs = [(subjects[name], assigned[name], out, settings) for name in missing]
         run(jobs, workers=workers, dask=dask)
         _sweep(out)
         licence = _licence(source, Path(folder))
@@ -234,6 +236,22 @@ def _is_done(out: Path, scans: Sequence[Scan]) -> bool:
         return False
     now = made_from(scans)
     return bool(header.get("made_from", now) == now)
+
+
+def _arrange(out: Path, subjects: Container[str], assigned: Mapping[str, str]) -> None:
+    """Move the pictures of subjects that are not asked for out of the splits, and those of others back.
+
+    assigned: subject -> split. Whoever opens a split elsewhere (Hugging Face) takes every picture in it.
+    """
+    aside = out / "unlisted"  # no folders of splits in it: Hugging Face finds them at any depth
+    moves = [(path, aside) for split in SPLITS for path in (out / split).glob("*") if path.is_dir()]
+    moves = [(path, place) for path, place in moves if path.name not in subjects]
+    moves += [(path, out / assigned[path.name]) for path in aside.glob("*") if path.name in subjects]
+    for path, place in moves:
+        place.mkdir(exist_ok=True)
+        path.rename(place / path.name)
+    with suppress(OSError):  # it is not there, or not empty
+        aside.rmdir()
 
 
 def _sweep(out: Path) -> None:

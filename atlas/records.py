@@ -78,11 +78,9 @@ def read_pairs(folder: str | os.PathLike[str], split: str | None = None) -> list
     }
     split_of: dict[str, str] = {}
     pairs: list[Pair] = []
-    places: set[str] = set()
     count = 0
     for line in read_metadata(folder):
         count += 1
-        places.add(line["file_name"].rpartition("/")[0])
         if split_of.setdefault(line["subject"], line["split"]) != line["split"]:
             raise PairsError(
                 f"{folder}: subject {line['subject']!r} is in both {split_of[line['subject']]} and "
@@ -102,7 +100,7 @@ def read_pairs(folder: str | os.PathLike[str], split: str | None = None) -> list
                     (sys.intern(line["shard"]), line["offset"], line["bytes"]) if "shard" in line else None,
                 )
             )
-    on_disk = _pictures_on_disk(folder, dataset, places)
+    on_disk = _pictures_on_disk(folder, dataset)
     if not dataset["pairs"] == count == on_disk:
         raise PairsError(
             f"{folder}: dataset.json lists {dataset['pairs']} pairs, metadata.jsonl {count}, and there are "
@@ -111,11 +109,8 @@ def read_pairs(folder: str | os.PathLike[str], split: str | None = None) -> list
     return pairs
 
 
-def _pictures_on_disk(folder: Path, dataset: Mapping[str, Any], places: Iterable[str]) -> int:
-    """How many pictures the folder or its shards have; PairsError for a shard that is missing or cut off.
-
-    places: the folders of the listed pictures; those of subjects that are not listed now do not count.
-    """
+def _pictures_on_disk(folder: Path, dataset: Mapping[str, Any]) -> int:
+    """How many pictures the folder or its shards have; PairsError for a shard that is missing or cut off."""
     for name, size in dataset.get("shards", {}).items():
         path = folder / name
         found = path.stat().st_size if path.exists() else 0
@@ -126,7 +121,7 @@ def _pictures_on_disk(folder: Path, dataset: Mapping[str, Any], places: Iterable
             )
     if "shards" in dataset:
         return int(dataset["pairs"])
-    return sum(1 for place in places for _ in (folder / place).glob("*.png"))
+    return sum(1 for part in SPLITS for _ in (folder / part).rglob("*.png"))
 
 
 def read_picture(folder: Path, pair: Pair) -> bytes:

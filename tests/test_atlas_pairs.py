@@ -249,8 +249,11 @@ def test_a_person_who_is_left_out_later_is_not_listed_and_comes_back_as_before(
     volumes = [json.loads(line)["subject"] for line in (out / "volumes.jsonl").read_text().splitlines()]
     assert volumes == ["sub-01", "sub-02"]
     assert {row.subject for row in quality(out).rows} == {"sub-01", "sub-02"}
-    assert list(out.glob("*/sub-03/*.png"))  # the files stay
+    waiting = [path.name for path in out.glob("unlisted/sub-03/*.png")]
+    assert sorted(waiting) == sorted(path.name for path in pairs_folder.glob("*/sub-03/*.png"))
+    assert not [split for split in SPLITS if (out / split / "sub-03").exists()]
     build(cohort, out)
+    assert not (out / "unlisted").exists()
     assert contents(out) == contents(pairs_folder)
     assert prepared(out) == before
 
@@ -449,11 +452,15 @@ def test_each_split_lists_its_own_pictures_as_an_imagefolder_does(pairs_folder):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of another library
-def test_hugging_face_opens_the_folder_with_captions_and_facts(pairs_folder, tmp_path):
+def test_hugging_face_opens_the_folder_with_captions_and_facts(cohort, pairs_folder, tmp_path):
     datasets = pytest.importorskip("datasets")
     out = tmp_path / "pairs"
     shutil.copytree(pairs_folder, out)
-    opened = datasets.load_dataset("imagefolder", data_dir=str(out), cache_dir=str(tmp_path / "cache"))
+
+    def load(cache: str) -> Any:
+        return datasets.load_dataset("imagefolder", data_dir=str(out), cache_dir=str(tmp_path / cache))
+
+    opened = load("all")
     assert set(opened) == set(SPLITS)
     for split in SPLITS:
         pairs = read_pairs(out, split)
@@ -473,6 +480,10 @@ def test_hugging_face_opens_the_folder_with_captions_and_facts(pairs_folder, tmp
             )
             with Image.open(out / pair.file_name) as picture:
                 assert np.array_equal(np.asarray(row["image"].convert("L")), np.asarray(picture))
+    dataset = build(cohort, out, limit=2)  # nothing is left of the third, who had a split alone
+    assert {split: rows.num_rows for split, rows in load("two").items()} == {
+        split: slices for split, slices in dataset["slices"].items() if slices
+    }
 
 
 def test_a_folder_with_one_list_for_all_splits_gives_the_same_pairs(pairs_folder, tmp_path):
