@@ -112,7 +112,7 @@ def measure(scan: Scan, setting: Setting, table: str, every_mm: float) -> dict[s
     }
     if registration is not None:
         affine, shape = working_grid(Geometry())
-        labels, volumes = labels_and_volumes(scan, registration, atlas, affine, shape)
+        labels, volumes = labels_and_volumes(scan, brain, registration, atlas, affine, shape)
         moved = to_atlas(given, registration, affine, shape, order=0)
         found["mentions"] = _mentions(labels, moved, known, every_mm)
         found["volumes"] = _volumes(volumes, given, table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,19 +45,23 @@ def assign_splits(
 
 
 def volume_percentiles(
-    subjects: Iterable[Sequence[Mapping[str, Any]]], *, fewest: int = FEWEST
+    subjects: Iterable[Sequence[Mapping[str, Any]]],
+    *,
+    healthy: Container[tuple[str, str]] | None = None,
+    fewest: int = FEWEST,
 ) -> tuple[dict[tuple[str, str], dict[str, float]], int]:
     """(subject, session) -> structure -> percentile of its volume for age and sex; and by how many people.
 
     subjects: the header and a line of each visit with a known age, as subjects/<subject>.jsonl has them.
-    Everyone is compared with the people of the training split, each at the first visit, so that held-out
-    people have no influence. Per structure, the logarithm of the volume is fitted by least squares to age,
-    its square, sex and the logarithm of the brain's volume (the whole brain to age and sex alone), five
-    times: each without residuals beyond 3 robust standard deviations, such as failed registrations have. The
-    percentile, 0 to 100, is the rank of a residual among those people's. There is none with fewer than
-    `fewest` people, for an age outside theirs, or for a structure that was not found.
+    healthy: the visits (subject, session) of healthy people; None: all are. Everyone is compared with the
+    healthy people of the training split, each at the first such visit, so that neither held-out people nor
+    those who stay besides the healthy have an influence. Per structure, the logarithm of the volume is fitted
+    by least squares to age, its square, sex and the logarithm of the brain's volume (the whole brain to age
+    and sex alone), five times: each without residuals beyond 3 robust standard deviations, such as failed
+    registrations have. The percentile, 0 to 100, is the rank of a residual among those people's. There is
+    none with fewer than `fewest` people, for an age outside theirs, or for a structure that was not found.
     """
-    visits = [visit for lines in subjects for visit in _visits(lines)]
+    visits = [visit for lines in subjects for visit in _visits(lines, healthy)]
     reference = np.array([visit.compared for visit in visits], dtype=bool)
     found: dict[tuple[str, str], dict[str, float]] = {(visit.subject, visit.session): {} for visit in visits}
     people = int(reference.sum())
@@ -93,7 +97,7 @@ class _Visit:
     compared: bool
 
 
-def _visits(lines: Sequence[Mapping[str, Any]]) -> list[_Visit]:
+def _visits(lines: Sequence[Mapping[str, Any]], healthy: Container[tuple[str, str]] | None) -> list[_Visit]:
     """The visits of one person whose age and brain volume are known, the first in order of name in front."""
     header, *records = lines
     visits: dict[str, _Visit] = {}
@@ -102,7 +106,8 @@ def _visits(lines: Sequence[Mapping[str, Any]]) -> list[_Visit]:
         volumes = summed(header["sessions"][session]["volumes"])
         if known.get("age") is None or session in visits or not volumes.get("brain"):
             continue
-        compared = header["split"] == "train" and not visits
+        compared = header["split"] == "train" and not any(visit.compared for visit in visits.values())
+        compared &= healthy is None or (header["subject"], session) in healthy
         visits[session] = _Visit(
             header["subject"], session, float(known["age"]), known.get("sex"), volumes, compared
         )

@@ -12,6 +12,11 @@ BrainclipError
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
 
 class BrainclipError(Exception):
     """What the user gave cannot be used; the message says what was given, what is possible, what to do."""
@@ -30,11 +35,17 @@ class RegistrationError(BrainclipError):
 
 
 class FitError(RegistrationError):
-    """A volume whose similarity to the template or overlap with it lies below the floor; both as measured."""
+    """A volume that does not fit the template: similarity and overlap as measured after the affine part.
 
-    def __init__(self, message: str, similarity: float, overlap: float) -> None:
-        super().__init__(message)
-        self.similarity, self.overlap = similarity, overlap
+    matrix: (4, 4), that affine part, as in Registration.
+    """
+
+    def __init__(self, message: str, similarity: float, overlap: float, matrix: np.ndarray) -> None:
+        super().__init__(message, similarity, overlap, matrix)
+        self.similarity, self.overlap, self.matrix = similarity, overlap, matrix
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class PairsError(BrainclipError):

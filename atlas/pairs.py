@@ -4,8 +4,9 @@ dataset.json            format, geometry, atlas, counts, hashes; written last: i
 <split>/metadata.jsonl  one line a slice, Hugging Face imagefolder: file_name, text (the first of captions),
                         captions (several, in different styles) and the facts
 <split>/<subject>/      8-bit grey PNG, <modality>_<plane>_<position>.png
+unlisted/<subject>/     pictures of subjects that the latest call left out, until one asks for them again
 volumes.jsonl           one line a visit: native mm3 of regions and structures, percentiles of structures
-subjects/<subject>.jsonl    written when a subject is done: volumes, rejects, slices
+subjects/<subject>.jsonl    written when a subject is done: what it was made from, volumes, rejects, slices
 overlays/               the registered volume of each visit with outlines of its labels, for `brainclip qc`
 shards/                 the same pairs as WebDataset shards, when asked for
 splits.json, settings.json  written first, so that a second run continues the first
@@ -20,8 +21,8 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -30,7 +31,7 @@ from atlas.atlas import load_atlas
 from atlas.cohort import FEWEST, SPLITS, assign_splits, volume_percentiles
 from atlas.errors import PairsError, SourceError
 from atlas.facts import Facts
-from atlas.prepare import Settings, write_whole, writing_whole
+from atlas.prepare import Settings, made_from, subject_path, write_whole, writing_whole
 from atlas.records import (
     FORMAT,
     Pair,
@@ -44,7 +45,7 @@ from atlas.records import (
 from atlas.register import OVERLAP_FLOOR, SIMILARITY_FLOOR
 from atlas.shards import write_shards
 from atlas.slices import WINDOWS, Geometry
-from atlas.sources import Scan, find_scans
+from atlas.sources import Scan, counts_as_healthy, find_scans
 from atlas.strip import check_method
 from atlas.structures import SIZES
 from atlas.workers import run
@@ -99,7 +100,9 @@ def write_pairs(
     least_similarity, least_overlap: floors, 0 to 1, of how well a visit fits the template, see
     atlas.register.Registration; below either it is set aside and listed in rejected.jsonl. 0: no floor.
     shards: write <out>/shards as well. dask: "local" or a scheduler's address instead of a pool of processes.
-    dry_run: counts only, nothing is written. Stopped half-way, the same call goes on with what is missing.
+    dry_run: counts only, nothing is written. Stopped half-way, the same call goes on with what is missing; a
+    subject whose scans or masks have changed is prepared again. Only subjects of this call are listed: the
+    pictures of others wait in <out>/unlisted for a call that takes them in again.
     Raises PairsError for unusable settings, a folder made with other settings, a full disk, or no slices.
     """
     out = Path(out)
@@ -136,21 +139,22 @@ def write_pairs(
         families = {name: found[0].family or name for name, found in sorted(subjects.items())}
         assigned = _start(out, source, settings, families, splits, keep)
         _sweep(out)
-        missing = [name for name in sorted(subjects) if not (out / "subjects" / f"{name}.jsonl").exists()]
+        # not complete until all that it counts is in its place
+        (out / "dataset.json").unlink(missing_ok=True)
+        _arrange(out, subjects, assigned)
+        missing = [name for name in sorted(subjects) if not _is_done(out, subjects[name])]
         jobs = [(subjects[name], assigned[name], out, settings) for name in missing]
-        if jobs:
-            (out / "dataset.json").unlink(missing_ok=True)  # not complete until the new subjects are in
         run(jobs, workers=workers, dask=dask)
         _sweep(out)
         licence = _licence(source, Path(folder))
-        dataset = _finish(out, source, settings, sorted(subjects), rejected, licence)
+        dataset = _finish(out, source, settings, subjects, rejected, licence)
         if shards:
             write_shards(out)
         return dataset
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        done = len(list((out / "subjects").glob("*.jsonl")))
+        done = sum(subject_path(out, name).exists() for name in subjects)
         raise PairsError(
             f"{out}: the disk is full; {done} of {len(subjects)} subjects are complete, "
             "free some space and run the same command again"
@@ -221,6 +225,35 @@ def _start(
     return assigned
 
 
+def _is_done(out: Path, scans: Sequence[Scan]) -> bool:
+    """Whether a subject was prepared from just these scans; files of older versions do not say and count."""
+    path = subject_path(out, scans[0].subject)
+    if not path.exists():
+        return False
+    try:
+        header = next(read_lines(path))
+    except (PairsError, StopIteration):  # damaged
+        return False
+    now = made_from(scans)
+    return bool(header.get("made_from", now) == now)
+
+
+def _arrange(out: Path, subjects: Container[str], assigned: Mapping[str, str]) -> None:
+    """Move the pictures of subjects that are not asked for out of the splits, and those of others back.
+
+    assigned: subject -> split. Whoever opens a split elsewhere (Hugging Face) takes every picture in it.
+    """
+    aside = out / "unlisted"  # no folders of splits in it: Hugging Face finds them at any depth
+    moves = [(path, aside) for split in SPLITS for path in (out / split).glob("*") if path.is_dir()]
+    moves = [(path, place) for path, place in moves if path.name not in subjects]
+    moves += [(path, out / assigned[path.name]) for path in aside.glob("*") if path.name in subjects]
+    for path, place in moves:
+        place.mkdir(exist_ok=True)
+        path.rename(place / path.name)
+    with suppress(OSError):  # it is not there, or not empty
+        aside.rmdir()
+
+
 def _sweep(out: Path) -> None:
     """Remove what a run that was killed had only half written."""
     shutil.rmtree(out / ".partial", ignore_errors=True)
@@ -247,7 +280,7 @@ def _finish(
     out: Path,
     source: str,
     settings: Settings,
-    subjects: Sequence[str],
+    subjects: Mapping[str, Sequence[Scan]],
     rejected: list[dict[str, Any]],
     licence: str,
 ) -> dict[str, Any]:
@@ -255,11 +288,16 @@ def _finish(
 
     The subjects' files are read twice, so that thousands of subjects need not lie in memory at once.
     """
-    names = sorted({*subjects, *(path.stem for path in (out / "subjects").glob("*.jsonl"))})
-    people = [_person(out / "subjects" / f"{name}.jsonl") for name in names]
+    people = [_person(subject_path(out, name)) for name in sorted(subjects)]
+    healthy = {
+        (name, scan.session or "")
+        for name, scans in subjects.items()
+        for scan in scans
+        if counts_as_healthy(scan)
+    }
     headers: list[dict[str, Any]] = [header for header, *_ in people]
     digest = hashlib.sha256("".join(header["images_sha256"] for header in headers).encode())
-    percentiles, compared = volume_percentiles(people)
+    percentiles, compared = volume_percentiles(people, healthy=healthy)
     visits = visit_lines(headers, percentiles)
     facts = {(visit["subject"], visit["session"]): visit_facts(visit) for visit in visits}
     counts = _write_metadata(out, headers, facts, digest.update)
@@ -325,7 +363,7 @@ def _write_metadata(
         files: dict[str, IO[str]] = {}
         for header in headers:
             subject, split = header["subject"], header["split"]
-            records = read_lines(out / "subjects" / f"{subject}.jsonl")
+            records = read_lines(subject_path(out, subject))
             next(records)  # the header
             for record in records:
                 facts = Facts.from_dict(record["facts"] | visits[subject, record["session"]])

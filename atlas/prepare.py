@@ -4,33 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 from nibabel import Nifti1Image
 from PIL import Image
 
 from atlas.atlas import Atlas, load_atlas
-from atlas.errors import BrainclipError, FitError, VolumeError, WeightsError
+from atlas.errors import BrainclipError, FitError, RegistrationError, VolumeError, WeightsError
 from atlas.facts import Facts, describe, with_side
 from atlas.overlay import overlay
-from atlas.register import OVERLAP_FLOOR, SIMILARITY_FLOOR
+from atlas.register import OVERLAP_FLOOR, SIMILARITY_FLOOR, Registration
 from atlas.slices import AXIS, PLANES, Geometry, cut, window, working_grid
 from atlas.sources import Scan, load_mask
 from atlas.strip import LARGEST_ML, brain_mask
-from atlas.volume import load_labels, load_volume, resample, same_grid, voxel_sizes
-
-if TYPE_CHECKING:
-    from atlas.register import Registration
+from atlas.volume import load_labels, load_volume, resample, voxel_sizes
 
 OF_VISIT = ("volumes", "percentiles", "sizes")  # facts that are the same for all slices of a visit
+NEAR_MM = 10.0  # around a brain's mask; a label further out is no brain
 LEAST_BRAIN_MM2 = 400.0  # a slice with less brain than this is not written
 
 
@@ -54,8 +53,9 @@ class Visit:
     """What came of the scans of one visit: volumes of regions (native mm3), slices with facts, how well the
     reference scan fits the template (None: none was registered), and a picture of its labels.
 
-    masks: modality -> where its brain mask is from, as read_brain says. similarity, overlap: as in
-    Registration, also of a visit that was set aside for them, which has no slices.
+    masks: modality -> where its brain mask is from, as read_brain says. similarity, overlap and
+    warped_similarity: as in Registration, the first two also of a visit that was set aside. Such a visit has
+    no slices, and its picture shows the atlas's own labels.
     """
 
     volumes: dict[str, float]
@@ -63,17 +63,20 @@ class Visit:
     slices: list[tuple[np.ndarray, Facts]]
     similarity: float | None = None
     overlap: float | None = None
+    warped_similarity: float | None = None
     picture: Image.Image | None = None
 
 
 def prepare_subject(scans: Sequence[Scan], split: str, out: Path, settings: Settings) -> dict[str, int]:
     """Counts of slices and rejects of one subject, written to disk: pictures, then subjects/<subject>.jsonl.
 
-    The first line of that file holds the subject's volumes and what was rejected, each further line a slice.
-    It comes by rename, so a subject with that file is done. Volumes that cannot be used are listed with the
-    reason, never raised. Each visit's overlay is written before it.
+    The first line of that file holds what the subject was made from, its volumes and what was rejected, each
+    further line a slice. It comes by rename, so a subject with that file is done; that of an earlier run is
+    removed first. Volumes that cannot be used are listed with the reason, never raised. Each visit's overlay
+    is written before it.
     """
-    subject = scans[0].subject
+    subject, found = scans[0].subject, made_from(scans)
+    _forget(out, subject)
     images, partial = out / split / subject, out / ".partial" / f"{subject}.{os.getpid()}"
     partial.mkdir(parents=True)
     rejected: list[dict[str, str]] = []
@@ -88,6 +91,7 @@ def prepare_subject(scans: Sequence[Scan], split: str, out: Path, settings: Sett
             "masks": made.masks,
             "similarity": made.similarity,
             "overlap": made.overlap,
+            "warped_similarity": made.warped_similarity,
         }
         _save_overlay(overlay_path(out, subject, session), made.picture)
         for pixels, facts in made.slices:
@@ -100,6 +104,7 @@ def prepare_subject(scans: Sequence[Scan], split: str, out: Path, settings: Sett
     header = {
         "subject": subject,
         "split": split,
+        "made_from": found,
         "sessions": sessions,
         "rejected": rejected,
         "slices": len(records),
@@ -112,8 +117,50 @@ def prepare_subject(scans: Sequence[Scan], split: str, out: Path, settings: Sett
     else:
         partial.rmdir()
     lines = "".join(json.dumps(line) + "\n" for line in (header, *records))
-    write_whole(out / "subjects" / f"{subject}.jsonl", lines)
+    write_whole(subject_path(out, subject), lines)
     return {"slices": len(records), "rejected": len(rejected)}
+
+
+def made_from(scans: Sequence[Scan]) -> list[dict[str, Any]]:
+    """What decides a subject's slices besides Settings, one entry a scan, as the subject's file keeps it.
+
+    bytes are those of the files as they are now, None where there is none. Paths are names alone, so that the
+    same data set on another disk is the same.
+    """
+
+    def size(path: Path | None) -> int | None:
+        return path.stat().st_size if path is not None and path.exists() else None
+
+    entries = [
+        {
+            "session": scan.session or "",
+            "modality": scan.modality,
+            "path": scan.path.name,
+            "bytes": size(scan.path),
+            "mask": scan.mask.name if scan.mask else None,
+            "mask_bytes": size(scan.mask),
+            "labels_bytes": size(scan.labels),
+            "orientation": scan.orientation,
+            "scale": scan.scale,
+        }
+        for scan in scans
+    ]
+    return sorted(entries, key=lambda entry: (entry["session"], entry["modality"], entry["path"]))
+
+
+def subject_path(out: Path, subject: str) -> Path:
+    """Where the file of a subject lies in a folder of pairs; it is there when the subject is done."""
+    return out / "subjects" / f"{subject}.jsonl"
+
+
+def _forget(out: Path, subject: str) -> None:
+    """Remove a subject's file and overlays: from here on it is not done, and visits may have gone."""
+    path = subject_path(out, subject)
+    if path.exists():
+        with path.open(encoding="utf-8") as file, suppress(ValueError):  # a damaged file tells of no visits
+            for session in json.loads(file.readline())["sessions"]:
+                overlay_path(out, subject, session).unlink(missing_ok=True)
+        path.unlink()
 
 
 def overlay_path(out: Path, subject: str, session: str) -> Path:
@@ -153,7 +200,7 @@ def _prepare_session(scans: Sequence[Scan], settings: Settings, rejected: list[d
 
     A reference that does not fit the template sets the whole visit aside: every scan is listed as rejected.
     """
-    from atlas.register import denoise, n4, register, to_atlas
+    from atlas.register import denoise, n4, register
 
     atlas, geometry = load_atlas(settings.atlas), settings.geometry
     affine, shape = working_grid(geometry)
@@ -184,24 +231,21 @@ def _prepare_session(scans: Sequence[Scan], settings: Settings, rejected: list[d
                     least_overlap=settings.least_overlap,
                 )
                 reference = brain
-                labels, volumes = labels_and_volumes(scan, registration, atlas, affine, shape)
+                labels, volumes = labels_and_volumes(scan, brain, registration, atlas, affine, shape)
                 own = registration
             else:
-                own = (
-                    registration
-                    if same_grid(brain, reference)
-                    else _to_reference(brain, reference, registration)
-                )
-            volume = np.asanyarray(to_atlas(brain, own, affine, shape, order=1).dataobj)
-            inside = np.asanyarray(to_atlas(mask, own, affine, shape, order=0).dataobj) > 0
-            shown = Nifti1Image(window(volume, inside, scan.modality), affine)
+                own = _to_reference(scan, brain, reference, registration, settings)
+            shown = _shown(brain, mask, own, scan.modality, geometry)
         except WeightsError:
             raise  # not this scan's fault: every further one would be rejected, too
         except FitError as error:  # of the reference, so there are no slices yet
             rejected.append(_rejection(scan, str(error)))
             reason = f"set aside with {scan.path.name} of the same visit: {error}"
             rejected += [_rejection(other, reason) for other in ordered[number + 1 :]]
-            return Visit({}, {}, [], round(error.similarity, 4), round(error.overlap, 4))
+            aside = Registration(error.matrix, None, error.similarity, error.overlap)
+            picture = _picture_aside(brain, mask, aside, scan.modality, settings)
+            fit = round(error.similarity, 4), round(error.overlap, 4)
+            return Visit({}, {}, [], *fit, picture=picture)
         except BrainclipError as error:
             rejected.append(_rejection(scan, str(error)))
             continue
@@ -225,7 +269,34 @@ def _prepare_session(scans: Sequence[Scan], settings: Settings, rejected: list[d
     if registration is None:
         return Visit({}, {}, [])
     fit = round(registration.similarity, 4), round(registration.overlap, 4)
-    return Visit(volumes, masks, slices, *fit, picture)
+    warped = registration.warped_similarity
+    return Visit(volumes, masks, slices, *fit, None if warped is None else round(warped, 4), picture)
+
+
+def _shown(
+    brain: Nifti1Image, mask: Nifti1Image, registration: Registration, modality: str, geometry: Geometry
+) -> Nifti1Image:
+    """The brain on the working grid by the affine part of its registration, grey values in [0, 1]."""
+    from atlas.register import to_atlas
+
+    affine, shape = working_grid(geometry)
+    volume = np.asanyarray(to_atlas(brain, registration, affine, shape, order=1).dataobj)
+    inside = np.asanyarray(to_atlas(mask, registration, affine, shape, order=0).dataobj) > 0
+    return Nifti1Image(window(volume, inside, modality), affine)
+
+
+def _picture_aside(
+    brain: Nifti1Image, mask: Nifti1Image, registration: Registration, modality: str, settings: Settings
+) -> Image.Image | None:
+    """The overlay of a visit that is set aside, by its affine part; None where it lies off the grid."""
+    from atlas.register import atlas_labels
+
+    atlas, geometry = load_atlas(settings.atlas), settings.geometry
+    try:
+        shown = _shown(brain, mask, registration, modality, geometry)
+    except VolumeError:  # so far from the template that the grid is empty
+        return None
+    return overlay(shown, atlas_labels(registration, atlas, *working_grid(geometry)), atlas, geometry)
 
 
 def _rejection(scan: Scan, reason: str) -> dict[str, str]:
@@ -268,24 +339,29 @@ def read_brain(scan: Scan, strip: str) -> tuple[Nifti1Image, Nifti1Image, str]:
 
 
 def labels_and_volumes(
-    scan: Scan, registration: Registration, atlas: Atlas, affine: np.ndarray, shape: tuple[int, ...]
+    scan: Scan,
+    brain: Nifti1Image,
+    registration: Registration,
+    atlas: Atlas,
+    affine: np.ndarray,
+    shape: tuple[int, ...],
 ) -> tuple[Nifti1Image, dict[str, float]]:
-    """Region labels on the working grid, and each region's native mm3, from true labels or from the atlas."""
-    from atlas.register import atlas_labels, to_atlas
+    """Region labels on the working grid, and each region's native mm3, from true labels or from the atlas.
+
+    Volumes are counted on the grid of the scan (brain), of which the working grid may show a part only.
+    """
+    from atlas.register import atlas_labels, label_counts, to_atlas
 
     if scan.labels is not None:
         own = load_labels(scan.labels)
         labels = to_atlas(own, registration, affine, shape, order=0)
-        counted, voxel_mm3 = np.asanyarray(own.dataobj), float(np.prod(voxel_sizes(own)))
+        counts = np.bincount(np.asanyarray(own.dataobj).ravel().astype(np.int64))
+        voxel_mm3 = float(abs(np.linalg.det(own.affine[:3, :3]))) / scan.scale
     else:
         labels = atlas_labels(registration, atlas, affine, shape)
-        counted = np.asanyarray(labels.dataobj)
-        # the affine takes native to atlas millimetres; its determinant is atlas mm3 per native mm3
-        voxel_mm3 = float(
-            abs(np.linalg.det(affine[:3, :3])) / abs(np.linalg.det(registration.matrix[:3, :3]))
-        )
-    voxel_mm3 /= scan.scale
-    counts = np.bincount(counted.ravel().astype(np.int64))
+        near = _near(brain)
+        counts = label_counts(registration, atlas, registration.matrix @ near.affine, near.shape)
+        voxel_mm3 = float(abs(np.linalg.det(near.affine[:3, :3]))) / scan.scale
     volumes: dict[str, float] = {}
     for region in atlas.regions:
         if region.id < len(counts) and counts[region.id]:
@@ -295,11 +371,39 @@ def labels_and_volumes(
     return labels, {name: round(mm3, 1) for name, mm3 in sorted(volumes.items())}
 
 
-def _to_reference(brain: Nifti1Image, reference: Nifti1Image, registration: Registration) -> Registration:
-    """The registration of another contrast of the same visit: rigidly to the reference, then its affine."""
-    from atlas.register import align
+def _near(brain: Nifti1Image) -> Nifti1Image:
+    """The brain's box in its volume and NEAR_MM around it: half of a head's voxels or less."""
+    inside = np.asanyarray(brain.dataobj) > 0
+    box = []
+    for axis, size_mm in enumerate(voxel_sizes(brain)):
+        found = np.flatnonzero(inside.any(tuple({0, 1, 2} - {axis})))
+        around = math.ceil(NEAR_MM / float(size_mm))
+        box.append(slice(max(0, int(found[0]) - around), int(found[-1]) + 1 + around))
+    near: Nifti1Image = brain.slicer[tuple(box)]
+    return near
 
-    return replace(registration, matrix=registration.matrix @ align(brain, reference))
+
+def _to_reference(
+    scan: Scan, brain: Nifti1Image, reference: Nifti1Image, registration: Registration, settings: Settings
+) -> Registration:
+    """The registration of another contrast of the same visit: rigidly to the reference, then its affine.
+
+    One with true labels lies on the reference already. Any other is aligned, even on the same grid, for
+    people move between scans. Raises RegistrationError when it then fits the template less than the floor.
+    """
+    from atlas.register import align, similarity_at
+
+    if scan.labels is not None:
+        return registration
+    own = replace(registration, matrix=registration.matrix @ align(brain, reference))
+    similar = similarity_at(brain, load_atlas(settings.atlas), own.matrix)
+    if similar < settings.least_similarity:
+        raise RegistrationError(
+            f"{scan.path.name}: aligned with the first contrast of its visit, it does not fit the template: "
+            f"similarity {similar:.4f} is below {settings.least_similarity:g}; check that it is a brain "
+            "of the same person and that its mask fits"
+        )
+    return own
 
 
 def _positions(

@@ -27,6 +27,7 @@ SHOWN = {
 @dataclass
 class Row:
     """One visit of one subject. volumes: native mm3. similarity, overlap: None where they were not kept.
+    warped: the similarity after the warp, None without one.
 
     reasons: why scans were rejected, or what was dropped of the person. far: (region, robust z of its share
     of the brain), the furthest from the cohort first. overlay: the picture's path, None where there is none.
@@ -41,6 +42,7 @@ class Row:
     volumes: dict[str, float] = field(default_factory=dict)
     similarity: float | None = None
     overlap: float | None = None
+    warped: float | None = None
     rejected: bool = False
     reasons: list[str] = field(default_factory=list)
     far: list[tuple[str, float]] = field(default_factory=list)
@@ -65,8 +67,11 @@ def quality(folder: Path) -> Quality:
     paths = sorted((folder / "subjects").glob("*.jsonl"))
     if not paths:
         raise PairsError(f"{folder}: has no subjects/*.jsonl; give the folder that `brainclip pairs` wrote")
+    listed = {line["subject"] for line in read_lines(folder / "volumes.jsonl")}
     for path in paths:
         header = next(read_lines(path))
+        if header["subject"] not in listed:  # left out by the latest `brainclip pairs`
+            continue
         for session, visit in header["sessions"].items():
             picture = overlay_path(folder, header["subject"], session)
             rows[header["subject"], session] = Row(
@@ -76,6 +81,7 @@ def quality(folder: Path) -> Quality:
                 volumes=visit["volumes"],
                 similarity=visit.get("similarity"),
                 overlap=visit.get("overlap"),
+                warped=visit.get("warped_similarity"),
                 overlay=picture if picture.exists() else None,
             )
     _add_rejected(folder, rows)

@@ -39,7 +39,7 @@ def write_quality_page(folder: Path, out: Path | None = None) -> str:
             f"<style>{STYLE}</style>\n<h1>{title}</h1>\n<p>{_introduction(found, rejected, bare)}</p>\n"
         )
         page.write("".join(_bars(name, counts) for name, counts in found.counts.items()))
-        heads = ["visit", "labels on the registered volume", "similarity", "overlap"]
+        heads = ["visit", "labels on the registered volume", "similarity", "overlap", "after the warp"]
         heads += [f"{name}, ml" for name in SHOWN]
         heads += ["furthest from the cohort (robust z of the share of the brain)", "remarks"]
         page.write(f"<h2>Visits</h2>\n<table><tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr>")
@@ -57,10 +57,12 @@ def _introduction(found: Quality, rejected: int, bare: int) -> str:
         f"{rejected} visits have rejected scans and come first, then the worst fit to the template. "
         "Similarity: share of the template's information that the registered volume tells. Overlap: Dice of "
         "its brain's outline and the template's. The one in which a visit ranks lower decides its place. "
+        "After the warp: the similarity then. "
         "Axial, coronal and sagittal views through the middle of the grid; the subject's left is at image "
         "left in the first two. Outlines: red where the regions end, yellow white matter, blue ventricles, "
         "green diencephalon, pink basal ganglia, orange medial temporal lobe, light blue cerebellum, violet "
         "brainstem. "
+        "A visit that was set aside is drawn by its affine part, with the atlas's own labels. "
         f"{bare} visits have no overlay"
         + (f", and those of the last {hidden} are not in the page" if hidden else "")
         + f". The longest caption has {found.longest} words."
@@ -92,7 +94,7 @@ def _row(row: Row, *, picture: bool) -> str:
         size = f'width="{3 * VIEW}" height="{VIEW}"'
         shown = f'<img loading="lazy" {size} alt="labels of {name}" src="data:image/webp;base64,{data}">'
     cells.append(shown)
-    numbers = [None if fit is None else f"{fit:.3f}" for fit in (row.similarity, row.overlap)]
+    numbers = [None if fit is None else f"{fit:.3f}" for fit in (row.similarity, row.overlap, row.warped)]
     for part in SHOWN:
         millilitres = volume_ml(row, part)
         numbers.append(None if millilitres is None else f"{millilitres:.1f}")

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from atlas.volume import resample, voxel_sizes
 
 GRID_MM = 2.0  # at 1 mm the same registration takes 5-10 times as long for 0.02 Dice
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+SLAB = 32  # planes that label_counts looks at together
 
 # Wrong input scores 0.004-0.022 (noise in a brain's outline, a box, a head with its skull, a ball of face,
 # half a brain, a brain upside down or mirrored); the lowest of 37 IXI heads 0.035 without n4, of 12 0.063
@@ -55,27 +57,30 @@ class Registration:
     plus its displacement is the matching point of the template. None when only the affine part was wanted.
     similarity: share of the template's information in the volume after the affine part, 0 to 1.
     overlap: Dice of the two brains' outlines after the affine part, 0 to 1.
+    warped_similarity: the similarity after the warp; None without one.
     """
 
     matrix: np.ndarray
     warp: Nifti1Image | None
     similarity: float
     overlap: float
+    warped_similarity: float | None = None
 
 
 def denoise(volume: Nifti1Image, mask: Nifti1Image) -> Nifti1Image:
     """The brain with less noise, 0 outside: non-local means for Rician noise (Manjon et al. 2010).
 
-    mask: voxels above 0 are brain (same grid); same grid, float32.
+    mask: voxels above 0 are brain (same grid); same grid, float32. Raises RegistrationError where ITK fails.
     """
     ants = _ants()
     inside = np.asanyarray(mask.dataobj) > 0
     spacing = voxel_sizes(volume).tolist()
-    cleaned = ants.denoise_image(
-        ants.from_numpy(np.asanyarray(volume.dataobj, dtype=np.float32), spacing=spacing),
-        mask=ants.from_numpy(inside.astype(np.float32), spacing=spacing),
-        noise_model="Rician",
-    )
+    with _refusing("take the noise out of"):
+        cleaned = ants.denoise_image(
+            ants.from_numpy(np.asanyarray(volume.dataobj, dtype=np.float32), spacing=spacing),
+            mask=ants.from_numpy(inside.astype(np.float32), spacing=spacing),
+            noise_model="Rician",
+        )
     return Nifti1Image(np.where(inside, cleaned.numpy(), 0).astype(np.float32), volume.affine)
 
 
@@ -84,7 +89,7 @@ def n4(volume: Nifti1Image, mask: Nifti1Image | None = None) -> Nifti1Image:
 
     mask: voxels above 0 are brain (same grid); without one, all voxels above 0. The field is estimated on a
     grid of about 8 mm: 1 s a head, and on 8 IXI heads the spread of white matter fell from 0.15 to 0.08 of
-    its mean, the same as on a 4 mm grid, which takes 6 s.
+    its mean, the same as on a 4 mm grid, which takes 6 s. Raises RegistrationError where ITK fails.
     """
     ants = _ants()
     values = np.asanyarray(volume.dataobj, dtype=np.float32)
@@ -92,12 +97,13 @@ def n4(volume: Nifti1Image, mask: Nifti1Image | None = None) -> Nifti1Image:
     if not inside.any():
         raise RegistrationError("the brain mask is empty, so there is no brain to correct; give another mask")
     spacing = voxel_sizes(volume)
-    corrected = ants.n4_bias_field_correction(
-        ants.from_numpy(values, spacing=spacing.tolist()),
-        mask=ants.from_numpy(inside.astype(np.float32), spacing=spacing.tolist()),
-        shrink_factor=max(1, round(8.0 / float(spacing.mean()))),
-        convergence={"iters": [50, 50, 30, 20], "tol": 1e-4},
-    )
+    with _refusing("take the shading out of"):
+        corrected = ants.n4_bias_field_correction(
+            ants.from_numpy(values, spacing=spacing.tolist()),
+            mask=ants.from_numpy(inside.astype(np.float32), spacing=spacing.tolist()),
+            shrink_factor=max(1, round(8.0 / float(spacing.mean()))),
+            convergence={"iters": [50, 50, 30, 20], "tol": 1e-4},
+        )
     return Nifti1Image(corrected.numpy().astype(np.float32), volume.affine)
 
 
@@ -115,7 +121,8 @@ def register(
 
     volume: brain only, 0 outside, any contrast, RAS+. Bit-equal for equal input and seed.
     syn: arguments of ants.registration for the second part. Raises FitError when the similarity or the
-    overlap is lower than asked after the affine part.
+    overlap is lower than asked after the affine part, and when the second part lowers the similarity; 0: no
+    floor, neither here nor there.
     """
     fixed, moving = _grid(atlas.template), _grid(volume)
     if not (np.asanyarray(moving.dataobj) > 0).any():
@@ -124,8 +131,7 @@ def register(
         found = _run(fixed, moving, seed, Path(folder, "affine_"), type_of_transform="Affine", **AFFINE)
         affine_file = found["fwdtransforms"][0]
         matrix = _matrix(affine_file)
-        aligned = resample(Nifti1Image(moving.dataobj, matrix @ moving.affine), fixed.affine, fixed.shape)
-        similar = similarity(np.asanyarray(aligned.dataobj), np.asanyarray(fixed.dataobj))
+        similar = _similarity_at(moving, fixed, matrix)
         shared = overlap(volume, atlas.template, matrix)
         fit = (("similarity", similar, least_similarity), ("overlap", shared, least_overlap))
         low = [f"{name} {value:.4f} is below {least:g}" for name, value, least in fit if value < least]
@@ -135,8 +141,9 @@ def register(
                 "check that it is a brain, that its mask fits and that its orientation is right",
                 similar,
                 shared,
+                matrix,
             )
-        warp = None
+        warp, warped = None, None
         if nonlinear:
             prefix = Path(folder, "warp_")
             found = _run(
@@ -146,7 +153,31 @@ def register(
             stored: Any = nib.load(inverse)  # (I, J, K, 1, 3), LPS mm
             field = np.asanyarray(stored.dataobj, dtype=np.float32)[:, :, :, 0, :]
             warp = Nifti1Image(field * np.array([-1, -1, 1], dtype=np.float32), fixed.affine)
-    return Registration(matrix, warp, similar, shared)
+            warped = similarity(found["warpedmovout"].numpy(), np.asanyarray(fixed.dataobj))
+            if least_similarity > 0 and warped < similar:
+                raise FitError(
+                    "the warp to the template went wrong: it takes the similarity from "
+                    f"{similar:.4f} down to {warped:.4f}; check that the volume is a healthy brain and that "
+                    "its mask fits",
+                    similar,
+                    shared,
+                    matrix,
+                )
+    return Registration(matrix, warp, similar, shared, warped)
+
+
+def similarity_at(volume: Nifti1Image, atlas: Atlas, matrix: np.ndarray) -> float:
+    """The similarity of a volume with the template where the matrix puts it, 0 to 1, as register measures it.
+
+    volume: brain only, 0 outside; matrix: (4, 4), world of the volume to MNI152 world, mm.
+    """
+    return _similarity_at(_grid(volume), _grid(atlas.template), matrix)
+
+
+def _similarity_at(moving: Nifti1Image, fixed: Nifti1Image, matrix: np.ndarray) -> float:
+    """The same of two volumes from _grid."""
+    aligned = resample(Nifti1Image(moving.dataobj, matrix @ moving.affine), fixed.affine, fixed.shape)
+    return similarity(np.asanyarray(aligned.dataobj), np.asanyarray(fixed.dataobj))
 
 
 def align(moving: Nifti1Image, fixed: Nifti1Image, *, seed: int = 1) -> np.ndarray:
@@ -198,6 +229,22 @@ def atlas_labels(
         np.asanyarray(atlas.labels.dataobj), places, order=0, mode="constant", cval=0
     )
     return Nifti1Image(labels.reshape(shape).astype(np.int32), affine)
+
+
+def label_counts(
+    registration: Registration, atlas: Atlas, affine: np.ndarray, shape: tuple[int, ...]
+) -> np.ndarray:
+    """Voxels of each region id (its index) among atlas_labels on this grid.
+
+    SLAB planes at a time: 0.7 mm voxels of a head at once would take 2 GB.
+    """
+    counts = np.zeros(max(region.id for region in atlas.regions) + 1, dtype=np.int64)
+    for start in range(0, shape[0], SLAB):
+        place = affine.copy()
+        place[:3, 3] += affine[:3, 0] * start
+        slab = atlas_labels(registration, atlas, place, (min(SLAB, shape[0] - start), *shape[1:]))
+        counts += np.bincount(np.asanyarray(slab.dataobj).ravel(), minlength=len(counts))
+    return counts
 
 
 def plain_labels(volume: Nifti1Image, atlas: Atlas) -> Nifti1Image:
@@ -281,13 +328,23 @@ def _run(fixed: Nifti1Image, moving: Nifti1Image, seed: int, prefix: Path, **set
     ants.config._random_seed = seed  # antspyx 0.6 ignores the argument random_seed
     try:
         images = [_as_ants(image) for image in (fixed, moving)]
-        return dict(ants.registration(fixed=images[0], moving=images[1], outprefix=str(prefix), **settings))
-    except RuntimeError as error:
-        raise RegistrationError(
-            f"ANTs could not register the volume ({error}); is the brain mask right?"
-        ) from error
+        with _refusing("register"):
+            found = ants.registration(fixed=images[0], moving=images[1], outprefix=str(prefix), **settings)
+        return dict(found)
     finally:
         ants.config._random_seed = before
+
+
+@contextmanager
+def _refusing(work: str) -> Iterator[None]:
+    """What goes wrong inside ITK as a RegistrationError of one sentence."""
+    try:
+        yield
+    except RuntimeError as error:
+        said = " ".join(str(error).split())
+        raise RegistrationError(
+            f"ANTs could not {work} the volume ({said}); is the brain mask right?"
+        ) from error
 
 
 def _grid(image: Nifti1Image) -> Nifti1Image:

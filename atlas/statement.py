@@ -10,6 +10,7 @@ from atlas.facts import VISIBLE_MM2, Facts, age_band, region_names, without_side
 from atlas.structures import summed
 
 MOST_NAMES = 3  # of regions and structures in one caption
+FURTHER = (("handedness",), ("field_strength",), ("level", "position_mm"))  # a second one costs a name
 OLDEST_YEARS, STRONGEST_TESLA = 120.0, 20.0  # a number beyond is a mistake of a table and is not stated
 
 
@@ -87,7 +88,8 @@ def _state_sizes(facts: Facts, stated: dict[str, Any], rng: random.Random) -> No
 def _state_regions(facts: Facts, stated: dict[str, Any], rng: random.Random) -> None:
     """State one to three regions that are visible, a third of them without their side.
 
-    Fewer where sizes are stated: more than three names would not fit into the 77 tokens of a usual CLIP.
+    Fewer where sizes, or two of hand, scanner and both kinds of place, are stated: more would not fit into
+    the 77 tokens of a usual CLIP.
     """
     table, vocabulary = wordings()["regions"], region_names()
     seen = [
@@ -97,8 +99,9 @@ def _state_regions(facts: Facts, stated: dict[str, Any], rng: random.Random) -> 
         and without_side(name) not in table["dull"]
         and without_side(name) in vocabulary
     ]
-    most = MOST_NAMES - len(stated.get("sizes", ()))
-    if seen:
+    further = sum({*names} <= set(stated) for names in FURTHER)
+    most = MOST_NAMES - len(stated.get("sizes", ())) - max(0, further - 1)
+    if seen and most > 0:
         picked = rng.sample(seen, min(len(seen), rng.choice((1, 1, 2, 2, 3)), most))
         named = [without_side(name) if rng.random() < 1 / 3 else name for name in picked]
         # nothing is said twice: "thalamus", and not "thalamus and left thalamus"

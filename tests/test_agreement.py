@@ -57,9 +57,9 @@ def test_the_template_agrees_with_its_own_labels(tmp_path: Path) -> None:
     for structure in ("hippocampi", "thalami", "cerebellum", "caudates", "putamina"):
         mine, counted = found["volumes"][structure]
         assert abs(mine / counted - 1) < 0.05, structure
-    # choroid plexus counts as ventricle, and this segmentation has none
+    # choroid plexus counts as ventricle, and this segmentation has none: the atlas's own labels give 1.40
     mine, counted = found["volumes"]["lateral ventricles"]
-    assert 1 < mine / counted < 1.4
+    assert abs(mine / counted - 1.4) < 0.02
 
 
 def test_a_segmentation_with_its_sides_changed_does_not_agree(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from atlas.cohort import SPLITS, assign_splits
 from atlas.errors import PairsError, RegistrationError, SourceError
 from atlas.overlay import VIEW
 from atlas.pairs import _licence, read_dataset, read_pairs, write_pairs
+from atlas.quality import quality
 from atlas.records import facts_of, line_of, read_metadata
 from atlas.register import OVERLAP_FLOOR, SIMILARITY_FLOOR
 from atlas.slices import Geometry
@@ -199,7 +201,6 @@ def test_a_volume_that_cannot_be_used_is_listed_and_does_not_stop_the_run(cohort
     shutil.copytree(pairs_folder, out)
     broken = folder / "sub-01" / "anat" / "sub-01_T1w.nii.gz"
     broken.write_bytes(broken.read_bytes()[:2000])
-    (out / "subjects" / "sub-01.jsonl").unlink()
     dataset = build(folder, out)
     rejected = [json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()]
     assert [(row["subject"], row["path"]) for row in rejected] == [("sub-01", "sub-01_T1w.nii.gz")]
@@ -207,6 +208,105 @@ def test_a_volume_that_cannot_be_used_is_listed_and_does_not_stop_the_run(cohort
     assert dataset["rejected"] == 1
     # its pictures of the run before are gone, too
     assert {pair.subject for pair in read_pairs(out)} == {"sub-02", "sub-03"}
+    shutil.copyfile(cohort / "sub-01" / "anat" / "sub-01_T1w.nii.gz", broken)  # repaired
+    build(folder, out)
+    assert contents(out) == contents(pairs_folder)
+
+
+def prepared(out: Path) -> dict[str, int]:
+    """When each subject's file was written."""
+    return {path.stem: path.stat().st_mtime_ns for path in (out / "subjects").glob("*.jsonl")}
+
+
+def header_of(out: Path, subject: str) -> dict[str, Any]:
+    return json.loads((out / "subjects" / f"{subject}.jsonl").read_text().splitlines()[0])
+
+
+def test_a_contrast_that_comes_later_or_goes_is_looked_at(cohort, pairs_folder, tmp_path):
+    out = tmp_path / "pairs"
+    shutil.copytree(pairs_folder, out)
+    before = prepared(out)
+    assert [entry["modality"] for entry in header_of(out, "sub-02")["made_from"]] == ["PD", "T1"]
+    dataset = build(cohort, out, modalities=["T1"])
+    assert not [kind for kind in dataset["slices_by_kind"] if kind.startswith("PD")]
+    assert {pair.facts.modality for pair in read_pairs(out)} == {"T1"}
+    build(cohort, out)
+    assert contents(out) == contents(pairs_folder)
+    after = prepared(out)
+    assert {name for name in SUBJECTS if after[name] != before[name]} == {"sub-02"}
+
+
+def test_a_person_who_is_left_out_later_is_not_listed_and_comes_back_as_before(
+    cohort, pairs_folder, tmp_path
+):
+    out = tmp_path / "pairs"
+    shutil.copytree(pairs_folder, out)
+    before = prepared(out)
+    dataset = build(cohort, out, limit=2)
+    pairs = read_pairs(out)
+    assert {pair.subject for pair in pairs} == {"sub-01", "sub-02"}
+    assert (dataset["pairs"], sum(dataset["subjects"].values())) == (len(pairs), 2)
+    volumes = [json.loads(line)["subject"] for line in (out / "volumes.jsonl").read_text().splitlines()]
+    assert volumes == ["sub-01", "sub-02"]
+    assert {row.subject for row in quality(out).rows} == {"sub-01", "sub-02"}
+    waiting = [path.name for path in out.glob("unlisted/sub-03/*.png")]
+    assert sorted(waiting) == sorted(path.name for path in pairs_folder.glob("*/sub-03/*.png"))
+    assert not [split for split in SPLITS if (out / split / "sub-03").exists()]
+    build(cohort, out)
+    assert not (out / "unlisted").exists()
+    assert contents(out) == contents(pairs_folder)
+    assert prepared(out) == before
+
+
+def test_another_mask_prepares_a_subject_again_and_the_same_one_does_not(cohort, pairs_folder, tmp_path):
+    out, masks = tmp_path / "pairs", tmp_path / "masks"
+    shutil.copytree(pairs_folder, out)
+    brain = load_volume(cohort / "sub-01" / "anat" / "sub-01_T1w.nii.gz")
+    inside = (np.asanyarray(brain.dataobj) > 0).astype(np.int16)
+    mask = masks / "sub-01_T1w_brain.nii.gz"
+    save_volume(Nifti1Image(inside, brain.affine), mask)
+    build(cohort, out, masks=masks, limit=1)
+    assert header_of(out, "sub-01")["sessions"][""]["masks"] == {"T1": "given"}
+    first = prepared(out)
+    build(cohort, out, masks=masks, limit=1)
+    assert prepared(out) == first
+    inside[:, :, :12] = 0  # less of the cerebellum, under the same name
+    save_volume(Nifti1Image(inside, brain.affine), mask)
+    build(cohort, out, masks=masks, limit=1)
+    assert {name for name, when in prepared(out).items() if when != first[name]} == {"sub-01"}
+
+
+def test_files_of_older_versions_that_do_not_say_what_they_were_made_from_count_as_done(
+    cohort, pairs_folder, tmp_path
+):
+    out = tmp_path / "pairs"
+    shutil.copytree(pairs_folder, out)
+    for path in (out / "subjects").glob("*.jsonl"):
+        first, _, rest = path.read_text().partition("\n")
+        header = json.loads(first)
+        del header["made_from"]
+        path.write_text(json.dumps(header) + "\n" + rest)
+    before = prepared(out)
+    build(cohort, out)
+    assert prepared(out) == before
+
+
+def test_a_folder_is_not_complete_while_its_lists_are_written(cohort, pairs_folder, tmp_path, monkeypatch):
+    out = tmp_path / "pairs"
+    shutil.copytree(pairs_folder, out)
+
+    def killed(*args, **settings):
+        assert not (out / "dataset.json").exists()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("atlas.pairs._write_metadata", killed)
+        with pytest.raises(KeyboardInterrupt):
+            build(cohort, out)
+    with pytest.raises(PairsError, match="no complete folder of pairs"):
+        read_pairs(out)
+    build(cohort, out)
+    assert contents(out) == contents(pairs_folder)
 
 
 def test_a_volume_that_registration_refuses_is_listed(cohort, pairs_folder, tmp_path, monkeypatch):
@@ -231,7 +331,13 @@ def test_a_visit_below_a_floor_is_set_aside_and_all_its_scans_are_listed(cohort,
     save_volume(Nifti1Image(np.asanyarray(upright.dataobj)[:, :, ::-1], upright.affine), path)
     (out / "subjects" / "sub-02.jsonl").unlink()
     assert build(folder, out)["rejected"] == 2
-    assert not list(out.glob("*/sub-02")) and not (out / "overlays" / "sub-02.webp").exists()
+    assert not list(out.glob("*/sub-02"))
+    with Image.open(out / "overlays" / "sub-02.webp") as picture:  # to judge it by
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    assert (np.ptp(pixels, axis=2) > 80).sum() > 500
+    assert (out / "overlays" / "sub-02.webp").read_bytes() != (
+        pairs_folder / "overlays" / "sub-02.webp"
+    ).read_bytes()
     (header,) = [json.loads(line) for line in (out / "subjects" / "sub-02.jsonl").read_text().splitlines()]
     measured = header["sessions"][""]
     assert header["slices"] == 0 and measured["volumes"] == {}
@@ -342,6 +448,42 @@ def test_each_split_lists_its_own_pictures_as_an_imagefolder_does(pairs_folder):
         assert {line["file_name"] for line in lines} == pictures
         assert len(lines) == len(pictures) > 0
         assert all(line["text"] and line["split"] == split for line in lines)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of another library
+def test_hugging_face_opens_the_folder_with_captions_and_facts(cohort, pairs_folder, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    out = tmp_path / "pairs"
+    shutil.copytree(pairs_folder, out)
+
+    def load(cache: str) -> Any:
+        return datasets.load_dataset("imagefolder", data_dir=str(out), cache_dir=str(tmp_path / cache))
+
+    opened = load("all")
+    assert set(opened) == set(SPLITS)
+    for split in SPLITS:
+        pairs = read_pairs(out, split)
+        assert opened[split].num_rows == len(pairs) > 0
+        rows = {
+            (row["subject"], row["plane"], row["modality"], row["position_mm"]): row for row in opened[split]
+        }
+        for pair in pairs[::23]:
+            facts = pair.facts
+            row = rows[pair.subject, facts.plane, facts.modality, facts.position_mm]
+            assert (row["text"], tuple(row["captions"])) == (pair.text, pair.captions)
+            assert dict(zip(row["regions"], row["areas_mm2"], strict=True)) == facts.regions
+            assert (row["age"], row["sex"], row["level"]) == (
+                facts.known["age"],
+                facts.known["sex"],
+                facts.level,
+            )
+            with Image.open(out / pair.file_name) as picture:
+                assert np.array_equal(np.asarray(row["image"].convert("L")), np.asarray(picture))
+    dataset = build(cohort, out, limit=2)  # nothing is left of the third, who had a split alone
+    assert {split: rows.num_rows for split, rows in load("two").items()} == {
+        split: slices for split, slices in dataset["slices"].items() if slices
+    }
 
 
 def test_a_folder_with_one_list_for_all_splits_gives_the_same_pairs(pairs_folder, tmp_path):

@@ -86,6 +86,21 @@ def test_the_visit_that_was_set_aside_is_marked_and_not_the_first_one(folder: Pa
     assert "<td>0.010</td><td>0.900</td>" in shown
 
 
+def test_the_similarity_after_the_warp_is_shown_and_who_is_not_listed_now_is_not(folder: Path) -> None:
+    path = folder / "subjects" / "train02.jsonl"
+    header = json.loads(path.read_text())
+    header["sessions"][""]["warped_similarity"] = 0.125
+    path.write_text(json.dumps(header) + "\n")
+    gone = header | {"subject": "gone"}  # in no line of volumes.jsonl
+    (folder / "subjects" / "gone.jsonl").write_text(json.dumps(gone) + "\n")
+    rows = quality(folder).rows
+    assert next(row for row in rows if row.subject == "train02").warped == 0.125
+    assert "gone" not in {row.subject for row in rows}
+    write_quality_page(folder)
+    shown = next(line for line in (folder / "qc.html").read_text().splitlines() if "<b>train02</b>" in line)
+    assert "<td>0.080</td><td>0.800</td><td>0.125</td>" in shown
+
+
 def test_volumes_are_compared_with_the_cohort(folder: Path) -> None:
     row = next(row for row in quality(folder).rows if row.subject == "train03")
     assert row.far[0][0] == "left lateral ventricle"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -24,6 +25,7 @@ from atlas.register import (
     align,
     atlas_labels,
     denoise,
+    label_counts,
     n4,
     overlap,
     plain_labels,
@@ -127,12 +129,50 @@ def test_the_warp_brings_labels_to_the_persons_anatomy() -> None:
     own = np.asanyarray(to_atlas(truth, found, *grid, order=0).dataobj)
     warped = np.asanyarray(atlas_labels(found, small, *grid).dataobj)
     plain = np.asanyarray(atlas_labels(replace(found, warp=None), small, *grid).dataobj)
+    assert found.warped_similarity is not None and found.warped_similarity > found.similarity + 0.05
     assert warped.dtype == np.int32
+    # in slabs, on a grid that is not the warp's
+    place = np.diag([1.7, 1.4, 2.1, 1.0])
+    place[:3, 3] = small.template.affine[:3, 3] + (2.0, 1.0, -3.0)
+    shape = (70, 81, 43)
+    counted = label_counts(found, small, place, shape)
+    at_once = np.bincount(np.asanyarray(atlas_labels(found, small, place, shape).dataobj).ravel())
+    assert len(counted) >= len(at_once)
+    # rounding may put a voxel on a border on its other side
+    assert np.abs(counted[: len(at_once)] - at_once).sum() <= 4
     assert set(np.unique(warped)) <= set(np.unique(np.asanyarray(small.labels.dataobj)))
     for ids in ([2], [41], [10, 49], [8, 47], [16]):
         before, after = (dice(np.isin(labels, ids), np.isin(own, ids)) for labels in (plain, warped))
         assert after > before + 0.02, ids
         assert after > 0.75, ids
+
+
+def test_a_warp_that_goes_wrong_is_refused() -> None:
+    small, volume = half_atlas(), bent()[0]
+    values = np.asanyarray(volume.dataobj)
+    inverted = Nifti1Image(np.where(values > 0, 300 - values, 0).astype(np.float32), volume.affine)
+    # mean squares between a contrast and its opposite, in steps that are far too large
+    wrong = {"syn_metric": "meansquares", "reg_iterations": (40, 20, 0), "grad_step": 2.0}
+    with pytest.raises(FitError, match=r"takes the similarity from 0\.\d{4} down to 0\.\d{4}") as caught:
+        register(inverted, small, nonlinear=True, syn=wrong)
+    assert caught.value.similarity > SIMILARITY_FLOOR
+    again = pickle.loads(pickle.dumps(caught.value))  # from one process to another
+    assert (str(again), again.overlap) == (str(caught.value), caught.value.overlap)
+    np.testing.assert_array_equal(again.matrix, caught.value.matrix)
+
+
+@pytest.mark.parametrize("step", ["n4_bias_field_correction", "denoise_image"])
+def test_what_itk_refuses_is_a_registration_error(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ants
+
+    def fails(*args: object, **settings: object) -> None:
+        raise RuntimeError("itk::ERROR: ITK ERROR:\n  B-spline lattice")
+
+    monkeypatch.setattr(ants, step, fails)
+    volume = Nifti1Image(np.ones((24, 28, 26), np.float32), np.eye(4))
+    with pytest.raises(RegistrationError, match="ITK ERROR: B-spline lattice") as caught:
+        n4(volume) if step.startswith("n4") else denoise(volume, volume)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_registration_is_the_same_bit_for_bit_in_two_processes() -> None:

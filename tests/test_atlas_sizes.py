@@ -122,6 +122,26 @@ def test_held_out_people_and_second_visits_change_nobodys_percentile():
     assert more["300", ""]["lateral ventricles"] == 100.0
 
 
+def test_people_who_are_not_healthy_change_nobodys_percentile():
+    people, _ = train_cohort()
+    alone, compared = volume_percentiles(people)
+    kept = [person(400 + k, 60.0, 200.0) for k in range(60)]
+    healthy = {(str(number), "") for number in range(200)}
+    found, same = volume_percentiles([*people, *kept], healthy=healthy)
+    assert same == compared == 200
+    assert {visit: found[visit] for visit in alone} == alone
+    assert found["400", ""]["lateral ventricles"] == 100.0  # they are compared, too
+    assert volume_percentiles([*people, *kept])[1] == 260
+    # whose first visit is not healthy counts at the second, if that is
+    header, record = people[0]
+    again = dict(record, session="2")
+    header = dict(header, sessions={"": {"volumes": {"brain": 1e6}}, "2": header["sessions"][""]})
+    moved = [[header, record, again], *people[1:]]
+    found, same = volume_percentiles(moved, healthy=healthy - {("0", "")} | {("0", "2")})
+    assert same == 200
+    assert found["0", "2"]["lateral ventricles"] == alone["0", ""]["lateral ventricles"]
+
+
 def test_a_failed_registration_does_not_shift_the_others():
     people, _ = train_cohort()
     alone, _ = volume_percentiles(people)

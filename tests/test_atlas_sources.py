@@ -12,8 +12,12 @@ import numpy as np
 import pytest
 from nibabel import Nifti1Image
 
+from atlas.caption import caption
 from atlas.errors import SourceError
-from atlas.sources import RULES, SOURCES, find_scans
+from atlas.facts import Facts, wordings
+from atlas.prompt import read_prompt
+from atlas.sources import RULES, SOURCES, Scan, counts_as_healthy, find_scans
+from atlas.sources.tables import HANDS, person_facts
 
 DATA = Path(os.environ.get("BRAINCLIP_DATA", Path(__file__).parents[2] / "shared" / "data"))
 IXI_TABLE = """IXI_ID,"SEX_ID (1=m, 2=f)",HEIGHT,AGE
@@ -204,6 +208,29 @@ def test_a_wrong_or_missing_participants_table_is_refused(tmp_path: Path) -> Non
     (folder / "participants.tsv").unlink()
     with pytest.raises(SourceError, match=r"participants\.tsv: missing"):
         find_scans("bids", folder)
+
+
+@pytest.mark.parametrize("said", ["A", "a", "ambidextrous", "Ambidextrous", "both"])
+def test_both_hands_are_called_by_the_word_that_captions_say_and_prompts_are_read_by(said: str) -> None:
+    facts, doubts = person_facts({"handedness": said})
+    assert (facts, doubts) == ({"handedness": "ambidextrous"}, [])
+    assert set(HANDS.values()) == set(wordings()["handedness"])
+    slice_ = Facts(plane="axial", modality="T1", known=facts)
+    texts = [caption(slice_, seed=seed) for seed in range(300)]
+    stated = [one for one in texts if "handedness" in one.mentioned]
+    assert stated
+    for one in stated:
+        assert "ambidextrous" in one.text.lower()
+        assert read_prompt(one.text).facts.known["handedness"] == "ambidextrous"
+
+
+def test_who_stays_besides_the_healthy_does_not_count_as_healthy() -> None:
+    def scan(standing: str | None, **known: str) -> Scan:
+        return Scan("bids", "a", "", "T1", Path("a.nii.gz"), dict(known), standing=standing)
+
+    assert counts_as_healthy(scan("control", health="healthy"))
+    assert counts_as_healthy(scan(None))  # the data set says nothing of health
+    assert not counts_as_healthy(scan("0.5")) and not counts_as_healthy(scan(""))
 
 
 def test_every_source_has_an_adapter() -> None:

@@ -381,7 +381,7 @@ def test_oasis3_sessions_get_the_age_and_the_cdr_of_their_day(layout: str, tmp_p
     ambidextrous = next(
         scan for scan in find_scans("oasis3", tmp_path, keep=["blank"])[0] if scan.subject == "OAS30002"
     )
-    assert ambidextrous.known["handedness"] == "both" and "health" not in ambidextrous.known
+    assert ambidextrous.known["handedness"] == "ambidextrous" and "health" not in ambidextrous.known
 
 
 def test_oasis3_reads_the_older_clinical_table_and_leaves_out_unoriented_files(tmp_path: Path) -> None:
@@ -616,6 +616,63 @@ def test_left_stays_left_from_the_files_of_every_source_to_the_slice(source: str
         assert sagittal.max() > 1000  # to the left of the middle
 
 
+@pytest.mark.parametrize("source", ["ixi", "bids", "simulated", "hcp"])
+def test_a_file_that_does_not_say_which_side_is_left_is_left_out(source: str, tmp_path: Path) -> None:
+    folder = one_of_each(source, tmp_path)
+    paths = [scan.path for scan in find_scans(source, folder)[0]]
+    put(paths[0], code=0)
+    reason = "its header does not say which side is left; write it again with its orientation set"
+    if len(paths) == 1:
+        with pytest.raises(SourceError, match=reason):
+            find_scans(source, folder)
+        return
+    scans, left_out = find_scans(source, folder)
+    assert [scan.path for scan in scans] == paths[1:]
+    assert [(note["path"], note["reason"]) for note in left_out if not note["kept"]] == [
+        (str(paths[0]), reason)
+    ]
+
+
+def test_of_two_bids_runs_the_one_that_says_which_side_is_left_is_used(tmp_path: Path) -> None:
+    put(tmp_path / "sub-01" / "anat" / "sub-01_run-1_T1w.nii.gz", code=0)
+    put(tmp_path / "sub-01" / "anat" / "sub-01_run-2_T1w.nii.gz")
+    (tmp_path / "participants.tsv").write_text("participant_id\nsub-01\n")
+    scans, left_out = find_scans("bids", tmp_path)
+    assert [scan.path.name for scan in scans] == ["sub-01_run-2_T1w.nii.gz"]
+    assert "does not say which side is left" in left_out_as(left_out, kept=False)["sub-01"]
+
+
+def test_bids_sidecars_apply_to_all_below_them_and_the_nearest_wins(tmp_path: Path) -> None:
+    for subject, names in (
+        ("sub-01", ("ses-a/anat/sub-01_ses-a_acq-fast_T1w", "ses-b/anat/sub-01_ses-b_T1w")),
+        ("sub-02", ("anat/sub-02_T1w", "anat/sub-02_T2w")),
+        ("sub-03", ("anat/sub-03_T1w",)),
+    ):
+        for name in names:
+            put(tmp_path / subject / f"{name}.nii.gz")
+    (tmp_path / "participants.tsv").write_text("participant_id\nsub-01\nsub-02\nsub-03\n")
+    for name, tesla in (
+        ("T1w", 3),
+        ("task-rest_T1w", 9),  # names an entity that no scan has
+        ("sub-01/sub-01_T1w", 1.5),
+        ("sub-01/ses-a/sub-01_ses-a_T1w", 4),
+        ("sub-01/ses-a/sub-01_ses-a_acq-fast_T1w", 7),
+        ("sub-02/anat/sub-02_T1w", None),  # says other things, so the next one above counts
+        ("sub-03/anat/sub-03_T1w", 2.9),
+    ):
+        said = {"EchoTime": 0.003} if tesla is None else {"MagneticFieldStrength": tesla}
+        (tmp_path / f"{name}.json").write_text(json.dumps(said))
+    scans = find_scans("bids", tmp_path)[0]
+    found = [(scan.subject, scan.session, scan.modality, scan.known.get("field_strength")) for scan in scans]
+    assert found == [
+        ("sub-01", "ses-a", "T1", 7.0),
+        ("sub-01", "ses-b", "T1", 1.5),
+        ("sub-02", "", "T1", 3.0),
+        ("sub-02", "", "T2", None),
+        ("sub-03", "", "T1", 2.9),
+    ]
+
+
 def test_an_orientation_is_three_axes_and_stands_in_for_the_header(tmp_path: Path) -> None:
     path = put_analyze(tmp_path / "x.img", "ASL")
     assert not has_orientation(path)
@@ -658,7 +715,8 @@ def test_volumes_of_a_resized_head_are_given_in_native_mm3(tmp_path: Path) -> No
     save_volume(Nifti1Image(labels, np.eye(4)), tmp_path / "labels.nii.gz")
     plain = Registration(matrix=np.eye(4), warp=None, similarity=1.0, overlap=1.0)
     scan = Scan("oasis1", "a", "", "T1", tmp_path, labels=tmp_path / "labels.nii.gz", scale=1.6)
-    _, volumes = labels_and_volumes(scan, plain, load_atlas(), np.eye(4), (10, 10, 10))
+    brain = Nifti1Image(labels.astype(np.float32), np.eye(4))
+    _, volumes = labels_and_volumes(scan, brain, plain, load_atlas(), np.eye(4), (10, 10, 10))
     assert volumes == {"brain": 5.0, "left thalamus": 5.0}
 
 

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from test_atlas_caption import random_facts
 from toys import TEXTS, smooth_images, toy_clip
 
+from atlas.caption import caption, captions, wording_names
+from atlas.structures import SIZES, structures
 from brainclip.clip import Clip
 from brainclip.errors import PromptError, RecipeError, WeightsError
 from brainclip.train.clip import jitter, longest_caption, multi_positive_loss
@@ -51,6 +56,27 @@ def test_end_token_has_the_highest_id_and_padding_is_zero() -> None:
 def test_upper_case_and_blanks_do_not_change_the_tokens() -> None:
     clip = toy_clip()
     assert torch.equal(clip.tokenize([" Axial t1 SLICE "]), clip.tokenize(["axial T1 slice"]))
+
+
+def test_captions_of_all_wordings_fit_into_77_tokens_of_open_clip() -> None:
+    from open_clip.tokenizer import SimpleTokenizer
+
+    tokenizer, names = SimpleTokenizer(), wording_names()
+    visible = {name: 90.0 for regions in structures().values() for name in sorted(regions)}
+    longest = (0, "")
+    for seed in range(4000):
+        rng, facts = random.Random(seed), random_facts(seed)
+        known = {"age": rng.uniform(18, 91), "sex": rng.choice(["female", "male"]), "health": "healthy"}
+        known |= {"handedness": "ambidextrous", "field_strength": rng.choice([1.5, 3.0, 7.0])}
+        sizes = {name: rng.choice(list(SIZES)) for name in structures()}
+        regions = facts.regions | (visible if seed % 2 else {})
+        facts = replace(facts, known=known, sizes=sizes, regions=regions)
+        for text in (
+            caption(facts, seed=seed, wording=names[seed % len(names)]).text,
+            *(one.text for one in captions(facts, seed=seed, n=3)),  # one of each style
+        ):
+            longest = max(longest, (len(tokenizer.encode(text)) + 2, text))  # begin and end
+    assert 60 < longest[0] <= 77, longest  # 73 as measured
 
 
 def test_prompt_over_77_tokens_is_refused_not_cut() -> None:

@@ -22,14 +22,14 @@ from atlas.errors import SourceError
 from atlas.sources.bids import bids_scans, simulated_scans
 from atlas.sources.folder import folder_scans
 from atlas.sources.hcp import hcp_scans
-from atlas.sources.health import RULES, select
+from atlas.sources.health import RULES, counts_as_healthy, select
 from atlas.sources.ixi import ixi_scans
 from atlas.sources.oasis1 import oasis1_scans
 from atlas.sources.oasis2 import oasis2_scans
 from atlas.sources.oasis3 import oasis3_scans
 from atlas.sources.scan import Adapter, Notes, Scan, load_mask
 
-__all__ = ["RULES", "SOURCES", "Scan", "find_scans", "load_mask"]
+__all__ = ["RULES", "SOURCES", "Scan", "counts_as_healthy", "find_scans", "load_mask"]
 
 SOURCES: dict[str, Adapter] = {
     "ixi": ixi_scans,

@@ -2,17 +2,29 @@
 
 participants.tsv and its .json (what coded values mean, the unit of age), sub-01_sessions.tsv (age and health
 at a visit), sub-*/[ses-*/]anat/*_{T1w,T2w,PDw,FLAIR}.nii.gz. Of several runs of a session the first is used.
+A file whose header does not say the orientation is left out, for nothing else says which side is left.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from atlas.errors import SourceError
 from atlas.sources.health import health_column, is_healthy
-from atlas.sources.scan import Notes, Scan, field_strength, find_mask, note, read_json, stem
+from atlas.sources.scan import (
+    NO_ORIENTATION,
+    Notes,
+    Scan,
+    field_strength,
+    find_mask,
+    note,
+    read_json,
+    stem,
+)
 from atlas.sources.tables import by_id, cell, need_column, number, person_facts, read_rows
+from atlas.volume import has_orientation
 
 SUFFIXES = {"T1w": "T1", "T2w": "T2", "PDw": "PD", "FLAIR": "FLAIR"}
 TEMPLATE_ANATOMY = "icbm152"  # the simulator's name for it in participants.tsv
@@ -40,22 +52,28 @@ def _bids(folder: Path, masks: Path | None, *, source: str) -> tuple[list[Scan],
     subjects = sorted(path for path in folder.glob("sub-*") if path.is_dir())
     for name in sorted(set(people) - {path.name for path in subjects}):
         left_out.append(note(name, folder / name, "listed in participants.tsv, but there is no such folder"))
+    shared = sorted(folder.glob("*.json"))
     scans: list[Scan] = []
     for subject in subjects:
         person = people.get(subject.name)
         if person is None:
             reason = "not listed in participants.tsv, so age and sex are unknown"
             left_out.append(note(subject.name, subject, reason, kept=True))
-        found, notes = _subject(subject, person or {}, column, masks, source)
+        found, notes = _subject(subject, person or {}, column, masks, source, shared)
         scans += found
         left_out += notes
     return scans, left_out
 
 
 def _subject(
-    subject: Path, person: dict[str, str], column: str | None, masks: Path | None, source: str
+    subject: Path,
+    person: dict[str, str],
+    column: str | None,
+    masks: Path | None,
+    source: str,
+    shared: Sequence[Path],
 ) -> tuple[list[Scan], Notes]:
-    """The scans of one sub-* folder and what of it was left out."""
+    """The scans of one sub-* folder and what of it was left out; shared: the data set's own JSON files."""
     facts, doubts = person_facts(person)
     left_out = [note(subject.name, subject, doubt, kept=True) for doubt in doubts]
     visits = _visits(subject)
@@ -84,12 +102,14 @@ def _subject(
             labels = path.with_name("_".join(parts))
             if not labels.is_file():
                 reason = f"the true labels {labels.name} are missing beside it"
+        if not has_orientation(path):
+            reason = NO_ORIENTATION
         if reason:
             left_out.append(note(subject.name, path, reason))
             continue
         seen.add((session, modality))
         visit = visits.get(session, {})
-        known = facts | person_facts(visit)[0] | field_strength(path.with_name(stem(path) + ".json"))
+        known = facts | person_facts(visit)[0] | field_strength(*_sidecars(path, subject, shared))
         standing = _standing(person, visit, column)
         if source == "simulated" or (standing is not None and is_healthy(standing)):
             known["health"] = "healthy"
@@ -111,6 +131,24 @@ def _subject(
         reason = f"no scan among {', '.join(SUFFIXES)} that can be used"
         left_out.append(note(subject.name, subject, reason))
     return scans, left_out
+
+
+def _sidecars(scan: Path, subject: Path, shared: Sequence[Path]) -> list[Path]:
+    """The JSON files that apply to a scan, the nearest first: BIDS' inheritance principle.
+
+    A file applies to all scans below it with its suffix and with every entity (acq-x, run-1) that it names;
+    of several in one folder the one that names most comes first.
+    """
+    *entities, suffix = stem(scan).split("_")
+    places = [place for place in scan.parents if place.is_relative_to(subject)]
+    found: list[Path] = []
+    for here in (*(place.glob(f"*{suffix}.json") for place in places), shared):
+        named = [(path, stem(path).split("_")) for path in here]
+        fitting = [
+            (path, parts) for path, parts in named if parts[-1] == suffix and set(parts[:-1]) <= set(entities)
+        ]
+        found += [path for path, _ in sorted(fitting, key=lambda one: (-len(one[1]), one[0]))]
+    return found
 
 
 def _standing(person: dict[str, str], visit: dict[str, str], column: str | None) -> str | None:

@@ -4,7 +4,8 @@
 rigidly aligned. Their copies in 100307/MNINonLinear are warped to the template, so that the person's shape is
 lost in them; they are left out. Tables: unrestricted_*.csv (Subject, Gender, Age as a range such as 26-30 or
 36+); when the restricted table (RESTRICTED_*.csv) lies there too, only its Family_ID is used, to keep
-relatives in one split: without it twins and siblings may be apart. A range is no age, so captions state none.
+relatives in one split: without it twins and siblings may be apart. A range is no age, so captions state none,
+nor sizes for an age. A file whose header does not say the orientation is left out.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from atlas.sources.scan import Notes, Scan, find_mask, note, stem
+from atlas.sources.scan import NO_ORIENTATION, Notes, Scan, find_mask, note, stem
 from atlas.sources.tables import by_id, find_table, need_table, person_facts, read_table
+from atlas.volume import has_orientation
 
 SUBJECT = re.compile(r"\d{6}")
 IMAGES = {"T1": "T1w_acpc_dc_restore_brain.nii.gz", "T2": "T2w_acpc_dc_restore_brain.nii.gz"}
@@ -46,6 +48,9 @@ def hcp_scans(folder: Path, masks: Path | None) -> tuple[list[Scan], Notes]:
                     left_out.append(note(place.name, warped, reason))
                 continue
             found += 1
+            if not has_orientation(image):
+                left_out.append(note(place.name, image, NO_ORIENTATION))
+                continue
             family = families.get(place.name, "")
             scans.append(Scan("hcp", place.name, "", modality, image, dict(known), mask, family=family))
         if not found:

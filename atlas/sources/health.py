@@ -46,6 +46,11 @@ def health_column(rows: Sequence[dict[str, str]]) -> str | None:
     return None
 
 
+def counts_as_healthy(scan: Scan) -> bool:
+    """Whether the rule calls the person healthy; so it does where the data set says nothing of health."""
+    return scan.standing is None or scan.known.get("health") == "healthy"
+
+
 def select(scans: Sequence[Scan], source: str, keep: Sequence[str]) -> tuple[list[Scan], Notes]:
     """The scans of people who are healthy by the rule or stay by `keep`, and the others with the reason.
 
@@ -63,8 +68,7 @@ def select(scans: Sequence[Scan], source: str, keep: Sequence[str]) -> tuple[lis
     stay: list[Scan] = []
     notes: Notes = []
     for scan in scans:
-        healthy = scan.standing is None or scan.known.get("health") == "healthy"
-        if healthy or wanted & {"all", _same(scan.standing or "")}:
+        if counts_as_healthy(scan) or wanted & {"all", _same(scan.standing or "")}:
             stay.append(scan)
         else:
             reason = f"not healthy ({RULES[source]}): the table says {_same(scan.standing or '')}"

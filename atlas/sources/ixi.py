@@ -1,4 +1,7 @@
-"""IXI (brain-development.org): T1, T2 and PD of healthy volunteers from three London hospitals."""
+"""IXI (brain-development.org): T1, T2 and PD of healthy volunteers from three London hospitals.
+
+A file whose header does not say the orientation is left out, for nothing else says which side is left.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ from typing import Any
 
 from atlas.errors import SourceError
 from atlas.slices import MODALITIES
-from atlas.sources.scan import Notes, Scan, find_mask, note, stem
+from atlas.sources.scan import NO_ORIENTATION, Notes, Scan, find_mask, note, stem
 from atlas.sources.tables import OLDEST, number, read_table
+from atlas.volume import has_orientation
 
 NAME = re.compile(r"IXI(\d+)-([A-Za-z]+)-(\d+)-([A-Za-z0-9]+)\.nii(\.gz)?")
 SITES = {
@@ -45,6 +49,8 @@ def ixi_scans(folder: Path, masks: Path | None) -> tuple[list[Scan], Notes]:
         known.update(facts)
         left_out += [note(subject, path, doubt, kept=True) for doubt in doubts]
         mask, reason = find_mask(stem(path), masks)
+        if not has_orientation(path):
+            reason = NO_ORIENTATION
         if reason:
             left_out.append(note(subject, path, reason))
             continue

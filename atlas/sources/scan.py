@@ -81,12 +81,12 @@ def load_mask(scan: Scan, volume: Nifti1Image) -> Nifti1Image:
 
 
 def field_strength(*sidecars: Path) -> dict[str, float]:
-    """{"field_strength": tesla} from the first JSON sidecar that is there, or nothing."""
-    sidecar = next((path for path in sidecars if path.is_file()), None)
-    if sidecar is None:
-        return {}
-    value = read_json(sidecar).get("MagneticFieldStrength")
-    return {"field_strength": float(value)} if isinstance(value, int | float) else {}
+    """{"field_strength": tesla} from the first JSON sidecar that is there and says it, or nothing."""
+    for sidecar in sidecars:
+        value = read_json(sidecar).get("MagneticFieldStrength") if sidecar.is_file() else None
+        if isinstance(value, int | float):
+            return {"field_strength": float(value)}
+    return {}
 
 
 def read_json(path: Path) -> dict[str, Any]:

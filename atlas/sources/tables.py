@@ -13,7 +13,9 @@ from atlas.errors import SourceError
 OLDEST = 120.0  # years; beyond it, and at 0 or below, an age is a typing error
 BLANKS = ("", "n/a", "na", "nan", "none", "null", "#n/a", ".", "?")
 SEXES = {"f": "female", "female": "female", "m": "male", "male": "male"}
-HANDS = {"l": "left", "left": "left", "r": "right", "right": "right", "a": "both", "ambidextrous": "both"}
+HANDS = {"l": "left", "left": "left", "r": "right", "right": "right"} | dict.fromkeys(
+    ("a", "ambidextrous", "both"), "ambidextrous"
+)
 
 
 def find_table(folder: Path, patterns: Sequence[str], *, deep: bool = False) -> Path | None:
