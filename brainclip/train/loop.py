@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -108,7 +109,9 @@ def train(stage: Stage, recipe: TrainingRecipe, run: Path, facts: dict[str, Any]
             average.step(parameters)
             numbers = {"loss": loss.item(), "gradient_norm": float(norm), "rate": rate_at(step, recipe)}
             numbers |= {key: float(value) for key, value in extras.items()}
-            line = {"step": step} | numbers | {"seconds": round(time.monotonic() - begun, 3)}
+            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # most so far, MB on Linux
+            cost = {"seconds": round(time.monotonic() - begun, 3), "memory_mb": memory}
+            line = {"step": step} | numbers | cost
             log.write(json.dumps(line) + "\n")
             bar.update()
             bar.set_postfix(loss=f"{numbers['loss']:.4f}", refresh=False)
