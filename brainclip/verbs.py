@@ -68,9 +68,8 @@ def pairs(asked: argparse.Namespace) -> str:
         shards=asked.shards,
         dry_run=asked.dry_run,
     )
-    counts = ", ".join(
-        f"{value} {key}" for key, value in summary.items() if isinstance(value, int) and key != "format"
-    )
+    counted = ("subjects", "scans", "pairs", "rejected")  # a finished folder counts subjects by split
+    counts = ", ".join(f"{summary[key]} {key}" for key in counted if isinstance(summary.get(key), int))
     return f"pairs: {'would write ' if asked.dry_run else ''}{asked.out} ({counts})"
 
 

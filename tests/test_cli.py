@@ -250,3 +250,12 @@ def test_command_line_runs_as_a_program(command: list[str]) -> None:
 )
 def test_several_pictures_are_numbered_before_the_ending(out: str, count: int, names: list[str]) -> None:
     assert [path.as_posix() for path in verbs.numbered(Path(out), count)] == names
+
+
+def test_pairs_prints_what_it_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["simulate", str(tmp_path / "cohort"), "--subjects", "1", "--spacing", "6"]) == 0
+    out = tmp_path / "pairs"
+    command = ["pairs", "simulated", str(tmp_path / "cohort"), "--out", str(out), "--modalities", "T1"]
+    assert cli.main([*command, "--size", "48", "--spacing", "4", "--every", "40", "--workers", "1"]) == 0
+    found = capsys.readouterr().out.splitlines()[-1]
+    assert re.fullmatch(rf"pairs: {re.escape(str(out))} \([1-9]\d* pairs, 0 rejected\)", found), found
