@@ -88,7 +88,8 @@ def known_regions(table: str, atlas: Atlas) -> tuple[Known, ...]:
 def measure(scan: Scan, setting: Setting, table: str, every_mm: float) -> dict[str, Any]:
     """One head, its labels by one setting against the segmentation beside it (scan.mask).
 
-    seconds: of processor time, for N4, registration and labels. dice: region -> overlap, 0 to 1, on the scan's own voxels.
+    seconds: of processor time, for N4, registration and labels. dice: region -> overlap, 0 to 1, on the
+    scan's own voxels.
     mentions: region -> [both, ours alone, theirs alone], counts of slices every_mm apart in the three planes
     in which it takes 20 mm2 or more; absent for "plain". volumes: structure -> [ours, theirs], native mm3.
     """

@@ -114,7 +114,8 @@ def _measure_all(recipe: AgreementRecipe, jobs: list[tuple[str, Scan]], path: Pa
 def summarise(rows: list[dict[str, Any]], known: Sequence[Known]) -> dict[str, Any]:
     """Figures of one setting: each with its interval of 95 % by drawing heads again.
 
-    seconds: of processor time, mean of a head on one thread. dice: mean over the regions that both mean alike, and of each.
+    seconds: of processor time, mean of a head on one thread. dice: mean over the regions that both mean
+    alike, and of each.
     mentions: precision, recall and F1 of all regions, of those that both mean alike, of the ten largest deep
     structures together and of each. volumes, of four heads and more: Pearson's r and bias, the mean of
     ours - theirs in percent.
