@@ -83,6 +83,7 @@ class TrainingRecipe:
     warmup: int = 100
     decay: int = 0
     weight_decay: float = 0.01
+    optimizer: str = "adamw"  # or adamw8bit, adafactor, prodigy, dadaptation, each with its package
     clip_norm: float = 1.0
     ema: float = 0.995  # 0.999 is too slow for runs of a thousand steps
     precision: str = "no"  # "no", "bf16" or "fp16", as accelerate names them
