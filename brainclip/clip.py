@@ -6,6 +6,7 @@ A clip folder opens with open_clip alone: open_clip.create_model("local-dir:FOLD
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,7 @@ class Clip(nn.Module):
 
 def new_clip(recipe: ClipRecipe, size: int, tokenizer: Any) -> Clip:
     """A Clip with random weights for `size` x `size` slices, as the recipe describes it."""
-    config = {
+    config: dict[str, Any] = {
         "model_cfg": {
             "embed_dim": recipe.embedding,
             "vision_cfg": {
@@ -178,6 +179,8 @@ def new_clip(recipe: ClipRecipe, size: int, tokenizer: Any) -> Clip:
             "resize_mode": "squash",
         },
     }
+    if recipe.loss == "siglip":  # Zhai et al. 2023, section 3.2
+        config["model_cfg"] |= {"init_logit_scale": math.log(10), "init_logit_bias": -10.0}
     return Clip(config, tokenizer)
 
 

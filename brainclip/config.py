@@ -83,6 +83,7 @@ class TrainingRecipe:
     warmup: int = 100
     decay: int = 0
     weight_decay: float = 0.01
+    optimizer: str = "adamw"  # or adamw8bit, adafactor, prodigy, dadaptation, each with its package
     clip_norm: float = 1.0
     ema: float = 0.995  # 0.999 is too slow for runs of a thousand steps
     precision: str = "no"  # "no", "bf16" or "fp16", as accelerate names them
@@ -99,6 +100,8 @@ class ClipRecipe(TrainingRecipe):
     start: str = ""  # towers and vocabulary to go on from; empty: random weights
     locked: str = ""  # "image" or "text": the tower of `start` that keeps its weights (Zhai et al. 2022)
     alike: float = 0.0  # share of each batch in groups that only the person tells apart
+    loss: str = "multi-positive"  # all true captions are positives; or "clip", "siglip"
+    piece: int = 0  # rows of a batch that a tower takes at a time, 0: all; the same sums in less memory
     age: float = 0.0  # weight of reading the age, along one direction, from both embeddings
     vocabulary: int = 2048
     context: int = 77

@@ -15,7 +15,7 @@ from atlas.caption import caption, captions, wording_names
 from atlas.structures import SIZES, structures
 from brainclip.clip import Clip
 from brainclip.errors import PromptError, RecipeError, WeightsError
-from brainclip.train.clip import jitter, longest_caption, multi_positive_loss
+from brainclip.train.clip import jitter, longest_caption
 
 
 @pytest.fixture(scope="module")
@@ -110,28 +110,6 @@ def test_unwhitening_undoes_whitening() -> None:
     clip = toy_clip()
     embedding = clip.encode_image(smooth_images(4))
     assert torch.allclose(clip.unwhiten(clip.whiten(embedding)), embedding, atol=1e-6)
-
-
-def test_loss_with_one_positive_each_is_clips_cross_entropy() -> None:
-    text, image = (torch.nn.functional.normalize(torch.randn(5, 7), dim=1) for _ in range(2))
-    scale = torch.tensor(3.0)
-    logits, target = 3 * text @ image.T, torch.arange(5)
-    cross = torch.nn.functional.cross_entropy
-    expected = (cross(logits, target) + cross(logits.T, target)) / 2
-    assert torch.allclose(
-        multi_positive_loss(text, image, torch.eye(5, dtype=torch.bool), scale), expected, atol=1e-6
-    )
-
-
-def test_loss_is_lower_when_true_captions_are_close_than_when_false_ones_are() -> None:
-    positives = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]], dtype=torch.bool)
-    groups = torch.eye(2).repeat_interleave(2, 0)
-    good = multi_positive_loss(groups, groups, positives, torch.tensor(50.0))
-    bad = multi_positive_loss(groups, groups.flip(0), positives, torch.tensor(50.0))
-    assert good == pytest.approx(
-        np.log(2), abs=1e-4
-    )  # two positives share the probability: log 2 is the least
-    assert bad > 10
 
 
 def test_jitter_never_mirrors() -> None:

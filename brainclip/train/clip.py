@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from tqdm import tqdm
 
 from atlas.caption import Caption, caption
@@ -20,6 +19,7 @@ from brainclip.data import PairDataset, training_data
 from brainclip.errors import RecipeError
 from brainclip.train.age import AgeReading, stated_ages
 from brainclip.train.loop import Batch, Stage, started_from, step_seed, train
+from brainclip.train.losses import LOSSES, in_pieces, multi_positive_loss, siglip_loss
 
 CORPUS = 20_000  # captions the vocabulary is learned from
 SAMPLE = 10_000  # slices whose embeddings are measured
@@ -27,26 +27,24 @@ LOCKS = ("", "image", "text")
 LARGEST_SCALE = float(np.log(100))  # open_clip's bound of the logit scale
 
 
-def multi_positive_loss(text: Tensor, image: Tensor, positives: Tensor, scale: Tensor) -> Tensor:
-    """Contrastive loss in which every caption true of a slice is a positive.
-
-    text, image: (B, D) unit length. positives: (B, B) bool, [i, j] = caption i is true of slice j; the
-    diagonal is True. Cross-entropy to a uniform target over the positives, mean of both directions (Khosla
-    et al. 2020, eq. 2; with a diagonal matrix it is CLIP's loss).
-    """
-    logits = scale * text @ image.T
-    target = positives.to(logits.dtype)
-    by_text = -(functional.log_softmax(logits, 1) * target).sum(1) / target.sum(1)
-    by_image = -(functional.log_softmax(logits, 0) * target).sum(0) / target.sum(0)
-    return (by_text.mean() + by_image.mean()) / 2
-
-
 class ClipObjective(nn.Module):
-    """The contrastive loss of a batch of slices and captions, and `age` times that of the AgeReading."""
+    """The contrastive loss of a batch of slices and captions, and `age` times that of the AgeReading.
 
-    def __init__(self, clip: Clip, reading: AgeReading, age: float = 0.0) -> None:
+    loss: one of LOSSES; piece: rows that a tower takes at a time, 0 for all.
+    """
+
+    def __init__(
+        self,
+        clip: Clip,
+        reading: AgeReading,
+        *,
+        age: float = 0.0,
+        loss: str = "multi-positive",
+        piece: int = 0,
+    ) -> None:
         super().__init__()
         self.clip, self.reading, self.age = clip, reading.requires_grad_(age > 0), age
+        self.loss, self.piece = loss, piece
 
     def forward(
         self, images: Tensor, tokens: Tensor, positives: Tensor, stated: Tensor, ages: Tensor
@@ -55,9 +53,9 @@ class ClipObjective(nn.Module):
         person has, (B,), nan where not known."""
         with torch.no_grad():
             self.clip.towers.logit_scale.clamp_(0, LARGEST_SCALE)
-        text, _ = self.clip.encode_text(tokens)
-        image = self.clip.encode_image(images)
-        loss = multi_positive_loss(text, image, positives, self.clip.towers.logit_scale.exp())
+        text = in_pieces(lambda piece: self.clip.encode_text(piece)[0], tokens, self.piece)
+        image = in_pieces(self.clip.encode_image, images, self.piece)
+        loss = self._contrast(text, image, positives)
         hit = positives[torch.arange(len(text)), (text @ image.T).argmax(1)].float().mean()
         extras = {"text_to_image": hit, "scale": self.clip.towers.logit_scale.exp().detach()}
         if self.age:
@@ -65,6 +63,14 @@ class ClipObjective(nn.Module):
             loss = loss + self.age * (of_text + of_image) / 2
             extras |= {"age_of_text": of_text.detach(), "age_of_image": of_image.detach()}
         return loss, extras
+
+    def _contrast(self, text: Tensor, image: Tensor, positives: Tensor) -> Tensor:
+        scale = self.clip.towers.logit_scale.exp()
+        if self.loss == "siglip":
+            return siglip_loss(text, image, positives, scale, self.clip.towers.logit_bias)
+        if self.loss == "clip":
+            positives = torch.eye(len(text), dtype=torch.bool, device=text.device)
+        return multi_positive_loss(text, image, positives, scale)
 
 
 def jitter(images: Tensor, generator: np.random.Generator) -> Tensor:
@@ -154,11 +160,14 @@ def train_clip(recipe: Recipe) -> dict[str, float]:
 
     inputs = {"pairs": data.hash} | started_from(stage.start, WEIGHTS)
     card = {"recipe": as_dict(stage), "inputs": inputs, "longest_caption_tokens": longest}
-    return train(Stage("clip", ClipObjective(clip, reading, stage.age), batch, save), stage, run, card)
+    objective = ClipObjective(clip, reading, age=stage.age, loss=stage.loss, piece=stage.piece)
+    return train(Stage("clip", objective, batch, save), stage, run, card)
 
 
 def _begun(stage: ClipRecipe, size: int, texts: Sequence[str]) -> Clip:
     """The Clip a run begins with: random weights and a vocabulary of these captions, or that of `start`."""
+    if stage.loss not in LOSSES:
+        raise RecipeError(f"clip.loss = {stage.loss!r}: possible are {', '.join(LOSSES)}")
     if stage.locked not in LOCKS or (stage.locked and not stage.start):
         raise RecipeError(
             f"clip.locked = {stage.locked!r}: it is 'image' or 'text', a tower of the folder clip.start"
@@ -166,6 +175,8 @@ def _begun(stage: ClipRecipe, size: int, texts: Sequence[str]) -> Clip:
     if not stage.start:
         return new_clip(stage, size, train_tokenizer(texts, stage.vocabulary))
     clip = Clip.load(Path(stage.start))
+    if stage.loss == "siglip" and clip.towers.logit_bias is None:
+        raise RecipeError(f"clip.start = {stage.start!r} was not trained with clip.loss = 'siglip'")
     if clip.size != size:
         raise RecipeError(
             f"clip.start = {stage.start!r} is for slices of {clip.size} pixels a side, the pairs have {size}"

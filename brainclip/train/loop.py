@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from brainclip.config import TrainingRecipe, as_dict
 from brainclip.errors import RecipeError, WeightsError
+from brainclip.train.optimizers import new_optimizer
 from brainclip.weights import hash_file, read_json, write_json
 
 Batch = dict[str, Tensor]
@@ -76,15 +77,7 @@ def train(stage: Stage, recipe: TrainingRecipe, run: Path, facts: dict[str, Any]
     parameters = [
         p for p in stage.objective.parameters() if p.requires_grad
     ]  # a list: it is walked many times
-    decayed = [p for p in parameters if p.ndim > 1]
-    plain = [p for p in parameters if p.ndim <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": recipe.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(
-        [g for g in groups if g["params"]], lr=recipe.rate, betas=(0.9, 0.99), fused=True
-    )
+    optimizer = new_optimizer(recipe, parameters)
     objective, optimizer = accelerator.prepare(stage.objective, optimizer)
     average = EMAModel(parameters, decay=recipe.ema, foreach=True)
     start = _resume(run, stage.objective, optimizer, average)
