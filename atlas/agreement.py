@@ -20,7 +20,7 @@ from atlas.atlas import Atlas, load_atlas
 from atlas.errors import SourceError
 from atlas.facts import TABLES, VISIBLE_MM2, with_side
 from atlas.prepare import LEAST_BRAIN_MM2, labels_and_volumes, read_brain
-from atlas.register import SYN, Registration, atlas_labels, n4, plain_labels, register, to_atlas
+from atlas.register import SYN, Registration, atlas_labels, dice, n4, plain_labels, register, to_atlas
 from atlas.slices import AXIS, Geometry, working_grid
 from atlas.sources import Scan, load_mask
 from atlas.structures import structures, summed
@@ -109,7 +109,8 @@ def measure(scan: Scan, setting: Setting, table: str, every_mm: float) -> dict[s
     known = known_regions(table, atlas)
     found: dict[str, Any] = {"scan": scan.path.name, "seconds": round(seconds, 2)}
     found["dice"] = {
-        region.name: _dice(np.isin(ours, region.ours), np.isin(theirs, region.theirs)) for region in known
+        region.name: round(dice(np.isin(ours, region.ours), np.isin(theirs, region.theirs)), 4)
+        for region in known
     }
     if registration is not None:
         affine, shape = working_grid(Geometry())
@@ -129,10 +130,6 @@ def _registration(brain: Nifti1Image, atlas: Atlas, setting: Setting) -> Registr
     return register(
         brain, atlas, nonlinear=setting.kind == "syn", syn=syn, least_similarity=0, least_overlap=0
     )
-
-
-def _dice(first: np.ndarray, second: np.ndarray) -> float:
-    return round(float(2 * (first & second).sum() / max(1, first.sum() + second.sum())), 4)
 
 
 def _mentions(

@@ -299,7 +299,12 @@ def overlap(volume: Nifti1Image, template: Nifti1Image, matrix: np.ndarray) -> f
     brain = Nifti1Image((np.asanyarray(volume.dataobj) > 0).astype(np.uint8), matrix @ volume.affine)
     first = np.asanyarray(resample(brain, template.affine, template.shape, order=0).dataobj) > 0
     second = np.asanyarray(template.dataobj) > 0
-    return float(2 * (first & second).sum() / (first.sum() + second.sum()))
+    return dice(first, second)
+
+
+def dice(first: np.ndarray, second: np.ndarray) -> float:
+    """Overlap of two masks on one grid, 2 |A and B| / (|A| + |B|), 0 to 1; 0 when both are empty."""
+    return float(2 * (first & second).sum() / max(1, first.sum() + second.sum()))
 
 
 def _ants() -> Any:

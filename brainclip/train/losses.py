@@ -43,7 +43,4 @@ def in_pieces(encode: Callable[[Tensor], Tensor], inputs: Tensor, size: int) -> 
     """
     if not 0 < size < len(inputs):
         return encode(inputs)
-    if not torch.is_grad_enabled():
-        return torch.cat([encode(piece) for piece in inputs.split(size)])
-    pieces = [checkpoint(encode, piece, use_reentrant=False) for piece in inputs.split(size)]
-    return torch.cat(pieces)
+    return torch.cat([checkpoint(encode, piece, use_reentrant=False) for piece in inputs.split(size)])
