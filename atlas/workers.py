@@ -1,4 +1,4 @@
-"""The subjects of a cohort prepared side by side: in this process, in several, or on a Dask cluster."""
+"""Work side by side: in this process, in several, or, for the subjects of a cohort, on a Dask cluster."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tqdm import tqdm
 
@@ -24,6 +24,7 @@ from atlas.strip import check_method
 if TYPE_CHECKING:
     from atlas.sources import Scan
 
+Result = TypeVar("Result")
 Job = tuple[Sequence["Scan"], str, Path, Settings]  # what prepare_subject takes
 LOCAL = "local"  # the Dask address that stands for a cluster on this machine
 THREADS = ("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -47,22 +48,27 @@ def run(jobs: Sequence[Job], *, workers: int, dask: str | None = None) -> None:
     with tqdm(total=len(jobs), desc="pairs", unit="subject", file=sys.stderr) as bar:
         if dask is not None:
             _run_on_dask(jobs, workers, dask, bar)
-        elif workers <= 1 or len(jobs) <= 1:
-            for job in jobs:
-                prepare_subject(*job)
-                bar.update()
         else:
-            _run_in_processes(jobs, workers, bar)
+            for _ in each_result(prepare_subject, jobs, workers=workers):
+                bar.update()
 
 
-def _run_in_processes(jobs: Sequence[Job], workers: int, bar: Any) -> None:
+def each_result(
+    function: Callable[..., Result], jobs: Sequence[tuple[Any, ...]], *, workers: int
+) -> Iterator[tuple[int, Result]]:
+    """(index of the job, function(*job)) as they are done: here one after another, or in so many processes.
+
+    Raises PairsError when a process is ended from outside, and what the function raises; nothing new is begun then.
+    """
+    if workers <= 1 or len(jobs) <= 1:
+        yield from ((index, function(*job)) for index, job in enumerate(jobs))
+        return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=begin_worker) as pool:
-        running: list[Future[dict[str, int]]] = [pool.submit(prepare_subject, *job) for job in jobs]
+        running = {pool.submit(function, *job): index for index, job in enumerate(jobs)}
         try:
             for future in as_completed(running):
-                future.result()
-                bar.update()
+                yield running[future], future.result()
         except BrokenProcessPool as error:
             raise PairsError(ENDED) from error
         except BaseException:

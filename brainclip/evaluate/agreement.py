@@ -7,10 +7,8 @@ goes on with what is missing; report.json and report.md at the end.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from atlas.agreement import Known, Setting, known_regions, measure
 from atlas.atlas import load_atlas
 from atlas.prepare import write_whole
 from atlas.sources import Scan, find_scans
-from atlas.workers import begin_worker
+from atlas.workers import each_result
 from brainclip.config import as_dict
 from brainclip.errors import RecipeError
 from brainclip.weights import write_json
@@ -92,18 +90,13 @@ def _measure_all(recipe: AgreementRecipe, jobs: list[tuple[str, Scan]], path: Pa
         write_whole(path, "".join(json.dumps(row) + "\n" for row in rows))
     done = {(row["setting"], row["scan"]) for row in rows}
     missing = [(name, scan) for name, scan in jobs if (name, scan.path.name) not in done]
-    context = multiprocessing.get_context("spawn")
+    todo = [(scan, recipe.setting[name], recipe.table, recipe.every_mm) for name, scan in missing]
     with (
-        ProcessPoolExecutor(recipe.workers, mp_context=context, initializer=begin_worker) as pool,
         path.open("a", encoding="utf-8") as file,
         tqdm(total=len(missing), desc="agreement", unit="head", file=sys.stderr) as bar,
     ):
-        running = {
-            pool.submit(measure, scan, recipe.setting[name], recipe.table, recipe.every_mm): name
-            for name, scan in missing
-        }
-        for future in as_completed(running):
-            row = {"setting": running[future]} | future.result()
+        for index, found in each_result(measure, todo, workers=recipe.workers):
+            row = {"setting": missing[index][0]} | found
             file.write(json.dumps(row) + "\n")
             file.flush()
             rows.append(row)
