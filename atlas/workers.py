@@ -58,7 +58,8 @@ def each_result(
 ) -> Iterator[tuple[int, Result]]:
     """(index of the job, function(*job)) as they are done: here one after another, or in so many processes.
 
-    Raises PairsError when a process is ended from outside, and what the function raises; nothing new is begun then.
+    Raises PairsError when a process is ended from outside, and what the function raises: nothing new is
+    begun then.
     """
     if workers <= 1 or len(jobs) <= 1:
         yield from ((index, function(*job)) for index, job in enumerate(jobs))

@@ -13,7 +13,7 @@ PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
 def min_snr_weight(scheduler: Any, timesteps: Tensor, gamma: float, prediction: str) -> Tensor:
-    """Weights (B,) of squared errors of the predicted quantity: that of the clean sample weighs min(snr, gamma).
+    """Weights (B,) of squared errors of what is predicted: that of the clean sample weighs min(snr, gamma).
 
     scheduler: of diffusers, with alphas_cumprod; timesteps (B,); prediction: one of PREDICTIONS, as diffusers
     names it. With no signal left (snr 0, zero terminal SNR) the error of epsilon weighs 1, as gamma >= snr
