@@ -85,7 +85,7 @@ def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str, timed: boo
         return compare_adapters(model, judge, recipe, data, pictures, n=max(1, prompts // 4))
 
     def reconstructed() -> dict[str, Any]:
-        return reconstruction(model.decoder.vae, data)
+        return reconstruction(model.decoder, data)
 
     report: dict[str, Any] = {
         "model": model.name,

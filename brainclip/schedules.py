@@ -1,0 +1,143 @@
+"""Noise schedules: what a decoder's network predicts, and the samplers that take the noise away again.
+
+The schedulers are those of diffusers. diffusers is imported when one is made, so that a recipe can be checked
+without it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from brainclip.config import DecoderRecipe, DenoisingRecipe
+from brainclip.errors import RecipeError, WeightsError
+
+FLOW = "flow"
+OBJECTIVES = (FLOW, "epsilon", "v_prediction", "sample")  # the last three as diffusers names them
+FLOW_SAMPLERS = {"euler": "FlowMatchEulerDiscreteScheduler"}
+SAMPLERS = {
+    "ddim": "DDIMScheduler",
+    "ddpm": "DDPMScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "dpm-solver": "DPMSolverMultistepScheduler",
+    "unipc": "UniPCMultistepScheduler",
+}
+# Mini's schedule: that of Stable Diffusion. The cosine's last level keeps 5e-5 of the amplitude: clean
+# latents that follow from predicted noise would have its error 20,000 times.
+SCHEDULE: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "trained_betas": None,
+    "timestep_spacing": "trailing",
+    "steps_offset": 0,
+    "rescale_betas_zero_snr": False,
+}
+
+
+def objective_of(scheduler: Any) -> str:
+    """What the network of a decoder with this scheduler predicts: one of OBJECTIVES."""
+    return FLOW if type(scheduler).__name__ in FLOW_SAMPLERS.values() else scheduler.config.prediction_type
+
+
+def check_schedule(recipe: DecoderRecipe, objective: str) -> None:
+    """RecipeError for names that are not known and for what the objective does not allow."""
+    if objective not in OBJECTIVES:
+        raise RecipeError(f"decoder.objective = {objective!r}: possible are {', '.join(OBJECTIVES)}")
+    samplers = FLOW_SAMPLERS if objective == FLOW else SAMPLERS
+    if recipe.sampler and recipe.sampler not in samplers:
+        raise RecipeError(
+            f"decoder.sampler = {recipe.sampler!r}: possible for the objective {objective!r} are "
+            f"{', '.join(samplers)}"
+        )
+    if recipe.zero_terminal_snr and objective not in ("v_prediction", "sample"):
+        why = "ends in noise alone already" if objective == FLOW else "says nothing where only noise is left"
+        raise RecipeError(
+            f"decoder.zero_terminal_snr: the objective {objective!r} {why}; give v_prediction or sample, or "
+            "leave it out"
+        )
+
+
+def check_weights(recipe: DenoisingRecipe, objective: str) -> None:
+    """RecipeError where a recipe weighs noise levels and its objective has no weights."""
+    if recipe.min_snr and objective == FLOW:
+        raise RecipeError(
+            f"min_snr = {recipe.min_snr:g}: the flow has no weights, it draws middle times more often; "
+            f"leave it out, or give decoder.objective = {' or '.join(OBJECTIVES[1:])}"
+        )
+
+
+def new_scheduler(recipe: DecoderRecipe, found: Mapping[str, Any] | None = None) -> Any:
+    """The scheduler of a recipe, over the schedule `found` (a scheduler_config.json), or mini's.
+
+    The last step gives back the predicted clean latents, which are never clipped: they exceed +-1.
+    RecipeError as check_schedule raises it.
+    """
+    published = _scheduler(found) if found else None
+    objective = recipe.objective or (objective_of(published) if published else FLOW)
+    check_schedule(recipe, objective)
+    if objective == FLOW:
+        name = FLOW_SAMPLERS["euler"]
+        return published if type(published).__name__ == name else _class(name)()
+    schedule = dict(SCHEDULE)
+    if published is not None and objective_of(published) != FLOW:
+        schedule = {key: published.config.get(key, value) for key, value in SCHEDULE.items()}
+    if recipe.zero_terminal_snr:
+        schedule |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}  # begins at noise alone
+    schedule |= {"prediction_type": objective, "clip_sample": False, "set_alpha_to_one": True}
+    kind = _class(SAMPLERS[recipe.sampler or "ddim"])
+    taken = inspect.signature(kind.__init__).parameters
+    return kind(**{key: value for key, value in schedule.items() if key in taken})
+
+
+def training_scheduler(scheduler: Any) -> Any:
+    """What adds noise in training: the flow's scheduler itself, else a DDPMScheduler of its schedule."""
+    if objective_of(scheduler) == FLOW:
+        return scheduler
+    kept = {key: scheduler.config[key] for key in (*SCHEDULE, "prediction_type")}
+    return _class("DDPMScheduler")(**kept)
+
+
+def load_scheduler(folder: Path) -> Any:
+    """The scheduler in a folder with a scheduler_config.json. WeightsError for one that is not known."""
+    from brainclip.weights import read_json
+
+    return _scheduler(read_json(folder / "scheduler_config.json"), folder)
+
+
+def _scheduler(config: Mapping[str, Any], where: Path | str = "scheduler_config.json") -> Any:
+    name = str(config.get("_class_name"))
+    try:
+        return _class(name).from_config(dict(config))
+    except AttributeError:
+        raise WeightsError(
+            f"{where}: diffusers has no scheduler {name!r}; it is not of a diffusion model"
+        ) from None
+
+
+def _class(name: str) -> Any:
+    return getattr(importlib.import_module("diffusers"), name)
+
+
+def noise_at_start(scheduler: Any, noise: Any) -> Any:
+    """White noise as large as the sampler begins with; after set_timesteps."""
+    return noise if objective_of(scheduler) == FLOW else noise * scheduler.init_noise_sigma
+
+
+def model_input(scheduler: Any, x: Any, timestep: Any) -> Any:
+    """What the network is shown of the sampler's x."""
+    return x if objective_of(scheduler) == FLOW else scheduler.scale_model_input(x, timestep)
+
+
+def step_back(scheduler: Any, predicted: Any, timestep: Any, x: Any, generators: Sequence[Any]) -> Any:
+    """x with less noise; what a sampler draws for a row comes from that row's generator."""
+    drawing = "generator" in inspect.signature(scheduler.step).parameters
+    more = {"generator": list(generators)} if drawing else {}
+    found = scheduler.step(predicted, timestep, x, **more)
+    if type(scheduler).__name__ == SAMPLERS["ddim"] and timestep == scheduler.timesteps[-1]:
+        return found.pred_original_sample  # it counts back by 1000 // steps; by 7, some noise would be left
+    return found.prev_sample
