@@ -74,7 +74,7 @@ def load_lora(part: Any, name: str, folder: Path) -> None:
         why = str(error).partition("\n")[0]
         raise WeightsError(f"{folder}: this LoRA does not fit the base model ({why})") from None
     wanted = set(get_peft_model_state_dict(part, adapter_name=name))
-    if False:
+    if keys != wanted:
         raise WeightsError(
             f"{folder}: {len(wanted - keys)} keys missing and {len(keys - wanted)} too many, first "
             f"{min(keys ^ wanted)!r}; copy or train the adapter again"

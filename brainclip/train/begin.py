@@ -39,7 +39,7 @@ def begin_decoder(recipe: Recipe, clip: Clip, data: PairDataset) -> Decoder:
     for name in trained:
         layout.parts[name].requires_grad_(True)
     kept = stage.start and PROJECTION in layout.parts  # the scale that its UNet has learned
-    if "scale" in layout.parts and "unet" in trained and not kept:
+    if "scale" in layout.parts and "unet" in trained :
         measure_latents(layout, _slices(data, stage))
     projection = layout.parts.get(PROJECTION)
     if isinstance(projection, Unwhitening):
