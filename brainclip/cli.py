@@ -23,7 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The exit code."""
     try:
         asked = parser().parse_args(argv)
-        print(asked.call(asked))
+        line = asked.call(asked)
+        if line:  # none in the further processes of a training run
+            print(line)
         return 0
     except BrainclipError as error:
         return _mistake(str(error))

@@ -88,6 +88,9 @@ class TrainingRecipe:
     ema: float = 0.995  # 0.999 is too slow for runs of a thousand steps
     precision: str = "no"  # "no", "bf16" or "fp16", as accelerate names them
     device: str = "auto"  # "auto": what accelerate finds; "cpu"
+    piece: int = 0  # rows of a batch computed at a time, 0: all; the same sums in less memory
+    shard: bool = False  # split weights and optimizer among processes (FSDP): for what no GPU holds alone
+    track: tuple[str, ...] = ()  # besides log.jsonl: "tensorboard", "trackio", "wandb", each with its package
     save_every: int = 200
     sample_every: int = 0
     seed: int = 0
@@ -101,7 +104,6 @@ class ClipRecipe(TrainingRecipe):
     locked: str = ""  # "image" or "text": the tower of `start` that keeps its weights (Zhai et al. 2022)
     alike: float = 0.0  # share of each batch in groups that only the person tells apart
     loss: str = "multi-positive"  # all true captions are positives; or "clip", "siglip"
-    piece: int = 0  # rows of a batch that a tower takes at a time, 0: all; the same sums in less memory
     age: float = 0.0  # weight of reading the age, along one direction, from both embeddings
     vocabulary: int = 2048
     context: int = 77
