@@ -178,6 +178,7 @@ def parser() -> argparse.ArgumentParser:
         "vae": "train the autoencoder",
         "prior": "train the prior, text embedding to image embedding",
         "decoder": "train the decoder, image embedding to picture, or one of its adapters",
+        "pixel": "train an unconditional diffusion model of slices, for comparison",
     }.items():
         trained = verb(stage, verbs.train, summary)
         trained.add_argument(

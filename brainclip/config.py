@@ -179,6 +179,14 @@ class AdapterRecipe(TrainingRecipe):
 
 
 @dataclass(frozen=True)
+class PixelRecipe(TrainingRecipe):
+    """Unconditional diffusion of whole slices, to compare the latent chain with."""
+
+    model: str = "unet-small"  # a name in brainclip.pixel.MODELS
+    sampling_steps: int = 80
+
+
+@dataclass(frozen=True)
 class JudgeRecipe(TrainingRecipe):
     """The independent judge of the evaluation: a small convolutional network, never the model's CLIP."""
 
@@ -201,6 +209,7 @@ class Recipe:
     decoder: DecoderRecipe = field(default_factory=DecoderRecipe)
     adapter: dict[str, AdapterRecipe] = field(default_factory=dict)
     judge: JudgeRecipe = field(default_factory=JudgeRecipe)
+    pixel: PixelRecipe = field(default_factory=PixelRecipe)
 
     def pairs_folder(self, name: str) -> Path:
         """The folder of the pairs table `name`. RecipeError when there is no such table."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from brainclip.config import Recipe, as_dict, load_recipe
 from brainclip.errors import RecipeError
 
-STAGES = ("pairs", "clip", "vae", "prior", "decoder")
+STAGES = ("pairs", "clip", "vae", "prior", "decoder", "pixel")
 
 
 def run_stage(
@@ -60,6 +60,10 @@ def _train(stage: str, recipe: Recipe, adapter: str | None) -> dict[str, float]:
         from brainclip.train.clip import train_clip
 
         return train_clip(recipe)
+    if stage == "pixel":
+        from brainclip.train.pixel import train_pixel
+
+        return train_pixel(recipe)
     if stage == "vae":
         from brainclip.train.vae import train_vae
 
