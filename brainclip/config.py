@@ -157,6 +157,7 @@ class DenoisingRecipe(TrainingRecipe):
     min_snr: float = 0.0  # gamma of Hang et al. 2023, usually 5; 0: every noise level weighs the same
     offset_noise: float = 0.0  # standard deviation of noise that a whole channel shares, usually 0.05 to 0.1
     pyramid_noise: float = 0.0  # share that each coarser resolution adds to the noise, usually 0.3 to 0.8
+    cache: bool = False  # latents of all slices are computed once, into <folder>/latents, by all processes
     checkpointing: bool = False  # activations are computed again for the gradient: less memory, more time
 
 

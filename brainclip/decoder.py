@@ -14,7 +14,7 @@ from brainclip.config import AdapterRecipe, DecoderRecipe
 from brainclip.errors import WeightsError
 from brainclip.layouts import Layout, base_folder, load_layout, new_layout
 from brainclip.lora import add_lora, load_lora, lora_targets
-from brainclip.schedules import load_scheduler, model_input, new_scheduler, noise_at_start, step_back
+from brainclip.schedules import denoised, load_scheduler, new_scheduler
 from brainclip.weights import DIFFUSERS_WEIGHTS, hash_file, load_weights, read_json, save_weights, write_json
 
 PROJECTION = "projection"
@@ -156,7 +156,7 @@ class Decoder(nn.Module):
         Picture k depends on its own embedding, caption and seed alone. guidance: 1 follows the embedding as
         trained. captions: for a decoder trained with text; None: without.
         """
-        layout, scheduler = self.layout, self.scheduler
+        layout = self.layout
         captions = list(captions) if captions is not None else [""] * len(seeds)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         noise = torch.stack([torch.randn(layout.shape, generator=generator) for generator in generators])
@@ -164,15 +164,17 @@ class Decoder(nn.Module):
             whitened = torch.cat([whitened, torch.zeros_like(whitened)])
             captions += [""] * len(seeds)
         conditions = layout.conditions(whitened, **layout.tokens(captions))
-        scheduler.set_timesteps(steps)
-        x = noise_at_start(scheduler, noise.to(layout.device))
-        for timestep in scheduler.timesteps:
-            noisy = model_input(scheduler, x, timestep)
+
+        def predict(noisy: Tensor, timestep: Tensor) -> Tensor:
             noisy = noisy if guidance == 1 else torch.cat([noisy, noisy])
             times = timestep.to(layout.device).expand(len(noisy))
             predicted = layout.predict(noisy, times, conditions).float()
-            if guidance != 1:
-                asked, free = predicted.chunk(2)
-                predicted = free + guidance * (asked - free)
-            x = step_back(scheduler, predicted, timestep, x, generators)
-        return layout.pictures(x).cpu()
+            if guidance == 1:
+                return predicted
+            asked, free = predicted.chunk(2)
+            return free + guidance * (asked - free)
+
+        start = noise.to(layout.device)
+        return layout.pictures(
+            denoised(self.scheduler, start, predict, steps=steps, generators=generators)
+        ).cpu()

@@ -1,19 +1,22 @@
-"""Noise schedules: what a decoder's network predicts, and the samplers that take the noise away again.
+"""Noise schedules: what a diffusion network predicts, and the samplers that take the noise away again.
 
-The schedulers are those of diffusers. diffusers is imported when one is made, so that a recipe can be checked
-without it.
+The schedulers are those of diffusers. It and torch are imported when one is made, so that a recipe can be
+checked without them.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from brainclip.config import DecoderRecipe, DenoisingRecipe
 from brainclip.errors import RecipeError, WeightsError
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
 
 FLOW = "flow"
 OBJECTIVES = (FLOW, "epsilon", "v_prediction", "sample")  # the last three as diffusers names them
@@ -90,7 +93,7 @@ def new_scheduler(recipe: DecoderRecipe, found: Mapping[str, Any] | None = None)
         schedule |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}  # begins at noise alone
     schedule |= {"prediction_type": objective, "clip_sample": False, "set_alpha_to_one": True}
     kind = _class(SAMPLERS[recipe.sampler or "ddim"])
-    taken = inspect.signature(kind.__init__).parameters
+    taken = _arguments(kind.__init__)
     return kind(**{key: value for key, value in schedule.items() if key in taken})
 
 
@@ -123,21 +126,31 @@ def _class(name: str) -> Any:
     return getattr(importlib.import_module("diffusers"), name)
 
 
-def noise_at_start(scheduler: Any, noise: Any) -> Any:
-    """White noise as large as the sampler begins with; after set_timesteps."""
-    return noise if objective_of(scheduler) == FLOW else noise * scheduler.init_noise_sigma
+def denoised(
+    scheduler: Any,
+    noise: Tensor,
+    predict: Callable[[Tensor, Tensor], Tensor],
+    *,
+    steps: int,
+    generators: Sequence[Generator],
+) -> Tensor:
+    """What the sampler makes of white noise (B, ...) in so many steps; row k depends on row k alone.
 
-
-def model_input(scheduler: Any, x: Any, timestep: Any) -> Any:
-    """What the network is shown of the sampler's x."""
-    return x if objective_of(scheduler) == FLOW else scheduler.scale_model_input(x, timestep)
-
-
-def step_back(scheduler: Any, predicted: Any, timestep: Any, x: Any, generators: Sequence[Any]) -> Any:
-    """x with less noise; what a sampler draws for a row comes from that row's generator."""
-    drawing = "generator" in inspect.signature(scheduler.step).parameters
-    more = {"generator": list(generators)} if drawing else {}
-    found = scheduler.step(predicted, timestep, x, **more)
-    if type(scheduler).__name__ == SAMPLERS["ddim"] and timestep == scheduler.timesteps[-1]:
+    predict: the network's answer to noisy rows at a time (). generators: of the rows, for samplers that draw
+    more noise.
+    """
+    flow = objective_of(scheduler) == FLOW
+    more = {"generator": list(generators)} if "generator" in _arguments(scheduler.step) else {}
+    scheduler.set_timesteps(steps)
+    x = noise if flow else noise * scheduler.init_noise_sigma
+    for timestep in scheduler.timesteps:
+        shown = x if flow else scheduler.scale_model_input(x, timestep)
+        found = scheduler.step(predict(shown, timestep), timestep, x, **more)
+        x = found.prev_sample
+    if type(scheduler).__name__ == SAMPLERS["ddim"]:
         return found.pred_original_sample  # it counts back by 1000 // steps; by 7, some noise would be left
-    return found.prev_sample
+    return x
+
+
+def _arguments(function: Any) -> Mapping[str, Any]:
+    return inspect.signature(function).parameters

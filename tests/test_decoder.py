@@ -124,13 +124,12 @@ def test_missing_adapter_weights_are_an_error(folder: Path, clip: Clip) -> None:
 
 def test_expected_latents_get_no_gradient_from_the_flow(clip: Clip) -> None:
     decoder = toy_decoder(clip)
-    latents = decoder.layout.latents(smooth_images(4))
-    batch = {"latents": latents, "noise": torch.randn_like(latents), "time": torch.full((4,), 500.0)}
-    whitened = torch.randn(4, 32)
-    DecoderObjective(decoder)(**batch, whitened=whitened)[0].backward()
+    images, whitened = smooth_images(4), torch.randn(4, 32)
+    batch = {"noise": torch.randn(4, *decoder.layout.shape), "time": torch.full((4,), 500.0)}
+    DecoderObjective(decoder)(**batch, images=images, whitened=whitened)[0].backward()
     both = decoder.expected.linear_in.weight.grad.clone()
     decoder.zero_grad()
-    torch.nn.functional.mse_loss(decoder.expected(whitened), latents).backward()
+    torch.nn.functional.mse_loss(decoder.expected(whitened), decoder.layout.latents(images)).backward()
     assert torch.allclose(both, decoder.expected.linear_in.weight.grad, atol=1e-7)
 
 

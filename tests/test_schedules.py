@@ -16,11 +16,9 @@ from brainclip.schedules import (
     OBJECTIVES,
     SAMPLERS,
     check_weights,
-    model_input,
+    denoised,
     new_scheduler,
-    noise_at_start,
     objective_of,
-    step_back,
     training_scheduler,
 )
 from brainclip.train.objectives import coloured, draw_times, noised
@@ -57,11 +55,12 @@ def test_the_answers_of_a_perfect_network_lead_to_the_clean_latents(
     assert objective_of(scheduler) == objective
     generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
     clean = 3 * torch.randn(2, *SHAPE)  # beyond +-1, where diffusers would clip
-    scheduler.set_timesteps(7)
-    x = noise_at_start(scheduler, torch.stack([torch.randn(SHAPE, generator=g) for g in generators]))
-    for timestep in scheduler.timesteps:
-        noisy = model_input(scheduler, x, timestep)
-        x = step_back(scheduler, perfect(scheduler, noisy, timestep, clean), timestep, x, generators)
+    noise = torch.stack([torch.randn(SHAPE, generator=g) for g in generators])
+
+    def predict(noisy: Tensor, time: Tensor) -> Tensor:
+        return perfect(scheduler, noisy, time, clean)
+
+    x = denoised(scheduler, noise, predict, steps=7, generators=generators)
     # DPM-Solver and Euler begin at a signal of 2^-12 where there is none; the rest is float32
     assert torch.allclose(x, clean, atol=0.02 if zero else 2e-3)
 
@@ -71,11 +70,8 @@ def test_a_row_draws_from_its_own_generator_alone(sampler: str) -> None:
     def run(seeds: list[int]) -> Tensor:
         scheduler = new_scheduler(DecoderRecipe(objective="epsilon", sampler=sampler))
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        scheduler.set_timesteps(5)
-        x = noise_at_start(scheduler, torch.stack([torch.randn(SHAPE, generator=g) for g in generators]))
-        for timestep in scheduler.timesteps:
-            x = step_back(scheduler, 0.9 * model_input(scheduler, x, timestep), timestep, x, generators)
-        return x
+        noise = torch.stack([torch.randn(SHAPE, generator=g) for g in generators])
+        return denoised(scheduler, noise, lambda noisy, _: 0.9 * noisy, steps=5, generators=generators)
 
     assert torch.allclose(run([4, 7])[1], run([7])[0], atol=1e-5)
 

@@ -26,7 +26,7 @@ class LatentScale(nn.Module):
     mean 0 (or the base's shift_factor), std 1 / scaling_factor. A UNet of which all weights are trained
     (train = "full", or mini's) gets those measured on the training slices: each channel then has the
     signal-to-noise ratios that the schedule says, whereas grey slices, of less variance than photographs,
-    would be in noise too early. A decoder that goes on from an earlier run (start) keeps those of that run.
+    would be in noise too early. A base that goes on from an earlier run (start) keeps those of that run.
     PatchAutoencoder standardises its latents itself and has none.
     """
 
@@ -83,13 +83,24 @@ class Layout:
         """Where the parts are."""
         return next(self.parts["unet"].parameters()).device
 
-    def latents(self, images: Tensor) -> Tensor:
-        """Standardised latents (B, C, h, w) of grey slices (B, 1, H, W) in [0, 1]."""
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """The autoencoder's own latents (B, C, h, w) of grey slices (B, 1, H, W) in [0, 1], computed where
+        the parts are; in single precision, as SDXL's encoder overflows in half."""
         vae = self.parts[self.autoencoder]
         images = resized(images.to(self.device), self.decoded) * 2 - 1
-        encoded = vae.encode(images.expand(-1, vae.config.get("in_channels", 1), -1, -1))
-        latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
+        with torch.autocast(self.device.type, enabled=False):
+            encoded = vae.encode(images.expand(-1, vae.config.get("in_channels", 1), -1, -1))
+        latents: Tensor = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
+        return latents
+
+    def standardised(self, latents: Tensor) -> Tensor:
+        """The latents that the network knows, of the autoencoder's own."""
         return self.parts["scale"](latents) if "scale" in self.parts else latents
+
+    def latents(self, images: Tensor) -> Tensor:
+        """Standardised latents (B, C, h, w) of grey slices (B, 1, H, W) in [0, 1]."""
+        return self.standardised(self.encode(images))
 
     def pictures(self, latents: Tensor) -> Tensor:
         """Grey slices (B, 1, H, W) in [0, 1] of standardised latents; the mean of three channels."""

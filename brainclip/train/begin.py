@@ -26,8 +26,9 @@ from brainclip.weights import DIFFUSERS_WEIGHTS, hash_file, read_json
 MEASURED = 8  # batches of 32 training slices, of which statistics are taken
 
 
-def begin_decoder(recipe: Recipe, clip: Clip, data: PairDataset) -> Decoder:
-    """The decoder, with gradients for what is to be trained, and what the data decides measured."""
+def begin_decoder(recipe: Recipe, clip: Clip, data: PairDataset, device: torch.device) -> Decoder:
+    """The decoder, on the device, with gradients for what is to be trained; what the data decides is
+    measured."""
     stage = recipe.decoder
     vae = load_autoencoder(Path(recipe.folder) / "vae") if _own_vae(recipe) else None
     decoder = _started(stage, clip, vae) if stage.start else Decoder.new(stage, clip, vae, size=data.size)
@@ -38,12 +39,13 @@ def begin_decoder(recipe: Recipe, clip: Clip, data: PairDataset) -> Decoder:
     decoder.requires_grad_(False)
     for name in trained:
         layout.parts[name].requires_grad_(True)
-    kept = stage.start and PROJECTION in layout.parts  # the scale that its UNet has learned
-    if "scale" in layout.parts and "unet" in trained :
-        measure_latents(layout, _slices(data, stage))
+    decoder.to(device)
+    learned = stage.start and PROJECTION in layout.parts  # the scale, by the UNet of an earlier run
+    if "scale" in layout.parts and "unet" in trained and not learned:
+        layout.parts["scale"].measure(layout.encode(images) for images in _slices(data, stage))
     projection = layout.parts.get(PROJECTION)
     if isinstance(projection, Unwhitening):
-        projection.norm.copy_(mean_norm(clip, _slices(data, stage)))
+        projection.norm.copy_(mean_norm(clip.to(device), _slices(data, stage)))
     return decoder
 
 
@@ -114,15 +116,6 @@ def _slices(data: PairDataset, stage: DecoderRecipe) -> Iterator[Tensor]:
 
 
 @torch.no_grad()
-def measure_latents(layout: Layout, slices: Iterable[Tensor]) -> None:
-    """Standardise a layout's latents by their mean and standard deviation per channel on these slices."""
-    scale = layout.parts["scale"]
-    scale.mean.zero_()
-    scale.std.fill_(1)
-    scale.measure([layout.latents(images) for images in slices])
-
-
-@torch.no_grad()
 def mean_norm(clip: Clip, slices: Iterable[Tensor]) -> Tensor:
     """Mean length of the image tower's outputs, before they are made unit vectors, on these slices."""
     norms: list[Tensor] = []
@@ -130,6 +123,6 @@ def mean_norm(clip: Clip, slices: Iterable[Tensor]) -> Tensor:
         lambda _, __, found: norms.append(found.float().norm(dim=-1))
     )
     for images in slices:
-        clip.encode_image(images)
+        clip.encode_image(images.to(clip.embedding_mean.device))
     hook.remove()
     return torch.cat(norms).mean()

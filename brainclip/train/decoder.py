@@ -19,8 +19,10 @@ from brainclip.schedules import check_weights, objective_of, training_scheduler
 from brainclip.train.begin import begin_decoder, begun_from
 from brainclip.train.checks import check_decoder
 from brainclip.train.embeddings import whitened_embeddings
+from brainclip.train.latents import cached_latents
 from brainclip.train.loop import Batch, Stage, train
-from brainclip.train.objectives import coloured, draw_times, noised
+from brainclip.train.objectives import coloured, draw_times, noised, squared_error
+from brainclip.train.processes import device_of
 from brainclip.weights import write_json
 
 SHOWN = 8  # pictures in a training sample
@@ -37,31 +39,44 @@ class DecoderObjective(nn.Module):
         self.scheduler = training_scheduler(decoder.scheduler)
 
     def forward(
-        self, latents: Tensor, noise: Tensor, time: Tensor, whitened: Tensor, **tokens: Tensor
+        self,
+        noise: Tensor,
+        time: Tensor,
+        whitened: Tensor,
+        *,
+        images: Tensor | None = None,
+        latents: Tensor | None = None,
+        **tokens: Tensor,
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        """images (B, 1, H, W) in [0, 1], or the autoencoder's own latents (B, C, h, w) of them."""
         layout = self.decoder.layout
+        if images is not None:
+            latents = layout.encode(images)
+        assert latents is not None
+        clean = layout.standardised(latents)
         conditions = layout.conditions(whitened, **tokens)
-        noisy, target, weight = noised(self.scheduler, latents, noise, time, min_snr=self.min_snr)
-        predicted = layout.predict(noisy, time, conditions).float()
-        error = (weight * (predicted - target).square().mean((1, 2, 3))).mean()
-        losses = {self.name: error} | layout.further_losses(conditions, latents)
+        noisy, target, weight = noised(self.scheduler, clean, noise, time, min_snr=self.min_snr)
+        error = squared_error(layout.predict(noisy, time, conditions), target, weight)
+        losses = {self.name: error} | layout.further_losses(conditions, clean)
         return torch.stack(list(losses.values())).sum(), {key: loss.detach() for key, loss in losses.items()}
 
 
 def decoder_batches(
-    decoder: Decoder, data: PairDataset, whitened: Tensor, stage: DenoisingRecipe
+    decoder: Decoder, data: PairDataset, whitened: Tensor, stage: DenoisingRecipe, folder: Path
 ) -> Callable[[int], Batch]:
-    """The batches of a decoder or adapter run, each a function of (seed, step) alone."""
-    captions = [pair.captions or (pair.text,) for pair in data.pairs]
-    for row in captions:
-        decoder.layout.tokens(row)  # one too long is found now, and not after a day
+    """The batches of a decoder or adapter run, each a function of (seed, step) alone.
 
-    @torch.no_grad()
+    folder: of latents that are computed once, where the recipe asks for it.
+    """
+    captions = [pair.captions or (pair.text,) for pair in data.pairs]
+    decoder.layout.tokens(sorted({text for row in captions for text in row}))  # one too long is found now
+    latents = cached_latents(decoder.layout, data, folder) if stage.cache else None
+
     def batch(step: int) -> Batch:
         indices = data.draw(stage.batch, stage.seed, step)
         generator = np.random.default_rng([stage.seed, step, 1])
-        latents = decoder.layout.latents(data.images(indices))
-        noise = torch.from_numpy(generator.standard_normal(tuple(latents.shape), dtype=np.float32))
+        shape = (len(indices), *decoder.layout.shape)
+        noise = torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))
         time = draw_times(generator, decoder.scheduler, len(indices))
         conditions = whitened[torch.from_numpy(indices)].clone()
         dropped = generator.random(len(indices)) < stage.embedding_dropout
@@ -70,9 +85,10 @@ def decoder_batches(
             "" if dropped[row] else captions[index][generator.integers(len(captions[index]))]
             for row, index in enumerate(indices)
         ]
+        shown = {"latents": latents(indices)} if latents else {"images": data.images(indices)}
         noise = coloured(noise, [stage.seed, step], stage)
         tokens = decoder.layout.tokens(said)
-        return {"latents": latents, "noise": noise, "time": time, "whitened": conditions} | tokens
+        return {"noise": noise, "time": time, "whitened": conditions} | shown | tokens
 
     return batch
 
@@ -97,14 +113,21 @@ def sample_sheet(
     Image.fromarray((torch.cat(rows) * 255).round().byte().numpy()).save(path)
 
 
+def _slices(
+    recipe: Recipe, stage: DenoisingRecipe, clip: Clip, split: str = "train"
+) -> tuple[PairDataset, Tensor]:
+    """A split of the stage's pairs, and the whitened embeddings (N, D) of its slices."""
+    data = training_data(recipe, stage, split)
+    return data, whitened_embeddings(clip, data, Path(recipe.folder) / "embeddings")
+
+
 def _prepare(decoder: Decoder, stage: DenoisingRecipe) -> None:
-    """Set the UNet up for training: activations kept or not, and attention as plain matrix products where it
-    is trained on a CPU: the fused kernel's backward pass is so slow there that a step takes a quarter
-    longer."""
+    """Set the UNet up for training: activations kept or not, and attention as plain matrix products on a CPU:
+    the fused kernel's backward pass is so slow there that a step takes a quarter longer."""
     unet = decoder.layout.parts["unet"]
     if stage.checkpointing:
         unet.enable_gradient_checkpointing()
-    if stage.device == "cpu" or not torch.cuda.is_available():
+    if decoder.layout.device.type == "cpu":
         unet.set_default_attn_processor()
 
 
@@ -112,28 +135,28 @@ def train_decoder(recipe: Recipe) -> dict[str, float]:
     """Train the decoder stage of a recipe into <folder>/decoder."""
     stage, folder = recipe.decoder, Path(recipe.folder)
     check_decoder(recipe)
-    clip = Clip.load(folder / "clip").requires_grad_(False)
-    data, held_out = training_data(recipe, stage), training_data(recipe, stage, "validation")
-    whitened = whitened_embeddings(clip, data, folder / "embeddings")
-    held_out_whitened = whitened_embeddings(clip, held_out, folder / "embeddings")
+    device = device_of(stage)
+    clip = Clip.load(folder / "clip").requires_grad_(False).to(device)
+    data, whitened = _slices(recipe, stage, clip)
+    held_out, held_out_whitened = _slices(recipe, stage, clip, "validation")
     torch.manual_seed(stage.seed)
-    decoder = begin_decoder(recipe, clip, data)
+    decoder = begin_decoder(recipe, clip, data, device)
     check_weights(stage, objective_of(decoder.scheduler))
     _prepare(decoder, stage)
+    clip.cpu()  # its work is done
 
     def sample(run: Path, step: int) -> None:
         sample_sheet(decoder, held_out, held_out_whitened, run, step, stage)
 
+    run = folder / "decoder"
     facts = {"recipe": as_dict(stage), "inputs": {"pairs": data.hash, "clip": clip.hash} | begun_from(recipe)}
     if not any(parameter.requires_grad for parameter in decoder.parameters()):
-        decoder.save(
-            folder / "decoder"
-        )  # the base takes this CLIP as it is: nothing to train before an adapter
-        write_json(folder / "decoder" / "run.json", facts)
+        decoder.save(run)  # the base takes this CLIP as it is: nothing to train before an adapter
+        write_json(run / "run.json", facts)
         return {}
     objective = DecoderObjective(decoder, min_snr=stage.min_snr)
-    batch = decoder_batches(decoder, data, whitened, stage)
-    return train(Stage("decoder", objective, batch, decoder.save, sample), stage, folder / "decoder", facts)
+    batch = decoder_batches(decoder, data, whitened, stage, folder / "latents")
+    return train(Stage("decoder", objective, batch, decoder.save, sample), stage, run, facts)
 
 
 def train_adapter(recipe: Recipe, name: str) -> dict[str, float]:
@@ -142,14 +165,17 @@ def train_adapter(recipe: Recipe, name: str) -> dict[str, float]:
         known = ", ".join(recipe.adapter) or "none"
         raise RecipeError(f"recipe {recipe.name!r} has no table [adapter.{name}]; it has: {known}")
     stage, folder = recipe.adapter[name], Path(recipe.folder)
+    device = device_of(stage)
     clip = Clip.load(folder / "clip").requires_grad_(False)
-    decoder = Decoder.load(folder / "decoder", clip)
+    decoder = Decoder.load(folder / "decoder", clip).to(device)
     check_weights(stage, objective_of(decoder.scheduler))
-    data, held_out = training_data(recipe, stage), training_data(recipe, stage, "validation")
-    whitened = whitened_embeddings(clip, data, folder / "embeddings")
-    held_out_whitened = whitened_embeddings(clip, held_out, folder / "embeddings")
+    clip.to(device)
+    data, whitened = _slices(recipe, stage, clip)
+    held_out, held_out_whitened = _slices(recipe, stage, clip, "validation")
+    clip.cpu()  # its work is done
     torch.manual_seed(stage.seed)
     decoder.add_adapter(name, stage)
+    decoder.to(device)
     _prepare(decoder, stage)
 
     def sample(run: Path, step: int) -> None:
@@ -161,11 +187,9 @@ def train_adapter(recipe: Recipe, name: str) -> dict[str, float]:
     def save(run: Path) -> None:
         decoder.save_adapter(name, run, card)
 
-    facts = {
-        "recipe": as_dict(stage),
-        "inputs": {"pairs": data.hash, "clip": clip.hash, "decoder": decoder.hash},
-    }
+    inputs = {"pairs": data.hash, "clip": clip.hash, "decoder": decoder.hash}
     objective = DecoderObjective(decoder, min_snr=stage.min_snr)
-    batch = decoder_batches(decoder, data, whitened, stage)
+    batch = decoder_batches(decoder, data, whitened, stage, folder / "latents")
     run = folder / "decoder" / "adapters" / name
+    facts = {"recipe": as_dict(stage), "inputs": inputs}
     return train(Stage(f"adapter {name}", objective, batch, save, sample), stage, run, facts)

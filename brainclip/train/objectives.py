@@ -1,4 +1,4 @@
-"""What a decoder's network is trained on: noise, times, and the targets of the four objectives."""
+"""What a diffusion network is trained on: noise, times, the targets of the four objectives, its error."""
 
 from __future__ import annotations
 
@@ -37,6 +37,11 @@ def noised(
     if objective == "v_prediction":
         return noisy, scheduler.get_velocity(clean, noise, time), weight
     return noisy, noise if objective == "epsilon" else clean, weight
+
+
+def squared_error(predicted: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Mean squared error of answers (B, C, h, w), each row as often as it weighs."""
+    return (weight * (predicted.float() - target).square().mean((1, 2, 3))).mean()
 
 
 def draw_times(generator: np.random.Generator, scheduler: Any, rows: int) -> Tensor:
