@@ -47,9 +47,9 @@ class Decoder(nn.Module):
         autoencoder's.
         """
         folder = base_folder(recipe.base) if recipe.base else None
-        found = read_json(folder / "scheduler" / "scheduler_config.json") if folder else None
+        published = load_scheduler(folder / "scheduler") if folder else None
         layout = new_layout(recipe, clip, vae, folder=folder, size=size)
-        return cls(layout, new_scheduler(recipe, found), {"clip": clip.hash})
+        return cls(layout, new_scheduler(recipe, published), {"clip": clip.hash})
 
     @classmethod
     def load(cls, folder: Path, clip: Clip, *, retrain: bool = False) -> Decoder:

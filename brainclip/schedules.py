@@ -74,13 +74,12 @@ def check_weights(recipe: DenoisingRecipe, objective: str) -> None:
         )
 
 
-def new_scheduler(recipe: DecoderRecipe, found: Mapping[str, Any] | None = None) -> Any:
-    """The scheduler of a recipe, over the schedule `found` (a scheduler_config.json), or mini's.
+def new_scheduler(recipe: DecoderRecipe, published: Any = None) -> Any:
+    """The scheduler of a recipe, over the schedule of a published one, or mini's.
 
     The last step gives back the predicted clean latents, which are never clipped: they exceed +-1.
     RecipeError as check_schedule raises it.
     """
-    published = _scheduler(found) if found else None
     objective = recipe.objective or (objective_of(published) if published else FLOW)
     check_schedule(recipe, objective)
     if objective == FLOW:
@@ -109,17 +108,16 @@ def load_scheduler(folder: Path) -> Any:
     """The scheduler in a folder with a scheduler_config.json. WeightsError for one that is not known."""
     from brainclip.weights import read_json
 
-    return _scheduler(read_json(folder / "scheduler_config.json"), folder)
-
-
-def _scheduler(config: Mapping[str, Any], where: Path | str = "scheduler_config.json") -> Any:
+    config = read_json(folder / "scheduler_config.json")
     name = str(config.get("_class_name"))
-    try:
-        return _class(name).from_config(dict(config))
-    except AttributeError:
+    kind = getattr(importlib.import_module("diffusers"), name, None)
+    by_betas = kind is not None and {"beta_schedule", "prediction_type"} <= set(_arguments(kind.__init__))
+    if not (by_betas or name in FLOW_SAMPLERS.values()):
+        known = ", ".join([*FLOW_SAMPLERS.values(), *SAMPLERS.values()])
         raise WeightsError(
-            f"{where}: diffusers has no scheduler {name!r}; it is not of a diffusion model"
-        ) from None
+            f"{folder}: unknown scheduler {name!r}; possible are {known}, and others of diffusers with betas"
+        )
+    return _class(name).from_config(config)
 
 
 def _class(name: str) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,13 +12,14 @@ import torch
 from torch import Tensor
 
 from brainclip.config import DecoderRecipe, DenoisingRecipe
-from brainclip.errors import RecipeError
+from brainclip.errors import RecipeError, WeightsError
 from brainclip.schedules import (
     FLOW_SAMPLERS,
     OBJECTIVES,
     SAMPLERS,
     check_weights,
     denoised,
+    load_scheduler,
     new_scheduler,
     objective_of,
     training_scheduler,
@@ -117,8 +120,8 @@ def test_zero_terminal_snr_leaves_noise_alone() -> None:
     assert made.timesteps.tolist() == [999, 749, 499, 249]
 
 
-def test_the_schedule_of_a_base_is_kept_and_its_steps_end_at_the_clean_latents() -> None:
-    published = {
+def test_the_schedule_of_a_base_is_kept_and_its_steps_end_at_the_clean_latents(tmp_path: Path) -> None:
+    config = {
         "_class_name": "PNDMScheduler",
         "_diffusers_version": "0.6.0",
         "beta_start": 0.001,
@@ -130,6 +133,8 @@ def test_the_schedule_of_a_base_is_kept_and_its_steps_end_at_the_clean_latents()
         "steps_offset": 1,
         "trained_betas": None,
     }
+    (tmp_path / "scheduler_config.json").write_text(json.dumps(config))
+    published = load_scheduler(tmp_path)
     scheduler = new_scheduler(DecoderRecipe(), published)
     assert type(scheduler).__name__ == "DDIMScheduler" and objective_of(scheduler) == "epsilon"
     for config in (scheduler.config, training_scheduler(scheduler).config):
@@ -193,6 +198,13 @@ def test_pyramid_noise_has_unit_variance_and_is_alike_within_its_blocks() -> Non
 def test_what_a_schedule_cannot_do_is_refused(recipe: DecoderRecipe, sentence: str) -> None:
     with pytest.raises(RecipeError, match=sentence):
         new_scheduler(recipe)
+
+
+@pytest.mark.parametrize("name", ["NoScheduler", "KarrasVeScheduler", "UNet2DModel"])
+def test_an_unknown_scheduler_is_refused_with_the_known_ones(tmp_path: Path, name: str) -> None:
+    (tmp_path / "scheduler_config.json").write_text(json.dumps({"_class_name": name}))
+    with pytest.raises(WeightsError, match=f"unknown scheduler '{name}'; possible are FlowMatch.*, DDIMS"):
+        load_scheduler(tmp_path)
 
 
 def test_the_flow_has_no_weights() -> None:

@@ -21,7 +21,7 @@ from brainclip.layouts.parts import load_autoencoder
 from brainclip.layouts.projection import Unwhitening
 from brainclip.schedules import load_scheduler, new_scheduler, objective_of
 from brainclip.train.loop import started_from
-from brainclip.weights import DIFFUSERS_WEIGHTS, hash_file, read_json
+from brainclip.weights import DIFFUSERS_WEIGHTS, hash_file
 
 MEASURED = 8  # batches of 32 training slices, of which statistics are taken
 
@@ -71,7 +71,7 @@ def _started(stage: DecoderRecipe, clip: Clip, vae: Any) -> Decoder:
     """The decoder of an earlier run for the embeddings of this CLIP, mini's over this autoencoder."""
     folder = Path(stage.start)
     layout = Decoder.load(folder, clip, retrain=True).layout
-    scheduler = new_scheduler(stage, read_json(folder / "scheduler" / "scheduler_config.json"))
+    scheduler = new_scheduler(stage, load_scheduler(folder / "scheduler"))
     if isinstance(layout, Mini):
         fresh = Mini.new(stage, len(clip.embedding_mean), vae, size=layout.size)
         for part in ("unet", "expected"):

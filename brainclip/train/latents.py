@@ -63,5 +63,5 @@ def _write(layout: Layout, data: PairDataset, indices: np.ndarray, path: Path) -
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    save_file({"latents": torch.cat(latents)}, temporary)
+    save_file({"latents": torch.cat(latents).contiguous()}, temporary)
     os.replace(temporary, path)
