@@ -191,9 +191,8 @@ class AdapterRecipe(DenoisingRecipe):
 
     rank: int = 16
     alpha: int = 16
-    attention: str = ""  # "cross" or "all" attention layers of the UNet; empty: `targets`
-    feed_forward: bool = False  # and the feed-forward layers beside the attention
-    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")  # ends of the layers' names
+    # layers of the UNet: "cross-attention", "attention", "feed-forward", or ends of their names
+    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
     expected: bool = True
     modalities: tuple[str, ...] = (
         "T1",

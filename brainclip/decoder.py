@@ -13,7 +13,7 @@ from brainclip.clip import Clip
 from brainclip.config import AdapterRecipe, DecoderRecipe
 from brainclip.errors import WeightsError
 from brainclip.layouts import Layout, base_folder, load_layout, new_layout
-from brainclip.lora import add_lora, load_lora, lora_targets
+from brainclip.lora import add_lora, load_lora
 from brainclip.schedules import denoised, load_scheduler, new_scheduler
 from brainclip.weights import DIFFUSERS_WEIGHTS, hash_file, load_weights, read_json, save_weights, write_json
 
@@ -82,7 +82,7 @@ class Decoder(nn.Module):
         of a pretrained base is trained with them."""
         parts = self.layout.parts
         self.requires_grad_(False)
-        add_lora(parts["unet"], name, recipe, lora_targets(parts["unet"], recipe))
+        add_lora(parts["unet"], name, recipe, recipe.targets)
         if recipe.expected and "expected" in self.layout.lora:
             layers = [
                 key

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,45 +14,48 @@ from brainclip.errors import RecipeError, WeightsError
 from brainclip.weights import read_weights
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
-ATTENTION = ("cross", "all")
+CROSS, ATTENTION, FEED_FORWARD = "cross-attention", "attention", "feed-forward"  # names for groups of layers
 
 
-def lora_targets(unet: nn.Module, recipe: AdapterRecipe) -> list[str]:
-    """Names of the UNet's layers that get LoRA, or, as `targets`, ends of their names.
+def lora_targets(part: nn.Module, asked: Sequence[str]) -> list[str]:
+    """The layers that `asked` means, as peft takes them: names of layers, and ends of names as they are.
 
-    attention = "cross": what reads the condition, queries and outputs included. In Kandinsky's UNet one layer
-    attends to picture and condition together; there it is all but the picture's keys and values.
+    cross-attention: what reads the condition, queries and outputs included. In Kandinsky's UNet one layer
+    attends to picture and condition together; there it is all but the picture's keys and values. attention:
+    the picture's own as well. RecipeError for a group of which the part has no layer.
     """
     from diffusers.models.attention import FeedForward
     from diffusers.models.attention_processor import Attention
 
-    if recipe.attention and recipe.attention not in ATTENTION:
-        raise RecipeError(
-            f"attention = {recipe.attention!r}: possible are {', '.join(ATTENTION)}, or none for `targets`"
-        )
-    attention: list[str] = []
-    feed_forward: list[str] = []
-    for name, layer in unet.named_modules():
-        inner = [f"{name}.{key}" for key, part in layer.named_modules() if isinstance(part, nn.Linear)]
+    groups: dict[str, list[str]] = {CROSS: [], ATTENTION: [], FEED_FORWARD: []}
+    for name, layer in part.named_modules():
+        inner = [f"{name}.{key}" for key, inside in layer.named_modules() if isinstance(inside, nn.Linear)]
         if isinstance(layer, FeedForward):
-            feed_forward += inner
-        elif not isinstance(layer, Attention):
-            continue
-        elif recipe.attention == "cross" and layer.added_kv_proj_dim is not None:
-            attention += [key for key in inner if not key.endswith((".to_k", ".to_v"))]
-        elif recipe.attention == "all" or layer.is_cross_attention:
-            attention += inner
-    if recipe.feed_forward and not feed_forward:
-        raise RecipeError("feed_forward = true: this decoder's UNet has no feed-forward layers; leave it out")
-    names = attention if recipe.attention else list(recipe.targets)
-    return names + (feed_forward if recipe.feed_forward else [])
+            groups[FEED_FORWARD] += inner
+        elif isinstance(layer, Attention):
+            groups[ATTENTION] += inner
+            if layer.added_kv_proj_dim is not None:
+                groups[CROSS] += [key for key in inner if not key.endswith((".to_k", ".to_v"))]
+            elif layer.is_cross_attention:
+                groups[CROSS] += inner
+    for target in asked:
+        if groups.get(target) == []:
+            there = ", ".join(group for group, layers in groups.items() if layers) or "none"
+            raise RecipeError(
+                f"targets: {target!r} means no layer of this decoder; of the groups it has {there}"
+            )
+    return sorted({layer for target in asked for layer in groups.get(target, [target])})
 
 
-def add_lora(part: Any, name: str, recipe: AdapterRecipe, targets: list[str]) -> None:
-    """Attach fresh LoRA layers to a part of diffusers. RecipeError when none of its layers is meant."""
+def add_lora(part: Any, name: str, recipe: AdapterRecipe, targets: Sequence[str]) -> None:
+    """Attach fresh LoRA layers to the layers `targets` of a part of diffusers, as lora_targets reads them.
+
+    RecipeError when none of its layers is meant.
+    """
     from peft import LoraConfig
 
-    config = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules=targets)
+    layers = lora_targets(part, targets)
+    config = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules=layers)
     try:
         part.add_adapter(config, adapter_name=name)
     except ValueError as error:

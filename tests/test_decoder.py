@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -183,24 +182,27 @@ def test_min_snr_weighs_the_rows_of_a_batch(clip: Clip) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "ends"),
+    ("targets", "ends"),
     [
-        ({"attention": "cross"}, {"attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"}),
+        (("cross-attention",), {"attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"}),
         (
-            {"attention": "cross", "feed_forward": True},
+            ("cross-attention", "feed-forward"),
             {"attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0", "ff.net.0.proj", "ff.net.2"},
         ),
         (
-            {"attention": "all"},
+            ("attention",),
             {f"attn{n}.{name}" for n in (1, 2) for name in ("to_q", "to_k", "to_v", "to_out.0")},
         ),
-        ({}, {f"attn{n}.{name}" for n in (1, 2) for name in ("to_q", "to_k", "to_v", "to_out.0")}),
+        (
+            AdapterRecipe().targets,
+            {f"attn{n}.{name}" for n in (1, 2) for name in ("to_q", "to_k", "to_v", "to_out.0")},
+        ),
     ],
 )
 def test_adapters_go_to_the_layers_asked_for(
-    folder: Path, clip: Clip, keys: dict[str, Any], ends: set[str]
+    folder: Path, clip: Clip, targets: tuple[str, ...], ends: set[str]
 ) -> None:
     decoder = Decoder.load(folder, clip)
-    decoder.add_adapter("x", AdapterRecipe(rank=2, expected=False, **keys))
+    decoder.add_adapter("x", AdapterRecipe(rank=2, expected=False, targets=targets))
     names = {name for name, parameter in decoder.named_parameters() if parameter.requires_grad}
     assert {name.split("transformer_blocks.0.")[1].split(".lora_")[0] for name in names} == ends

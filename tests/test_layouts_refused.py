@@ -218,10 +218,12 @@ def test_what_a_layout_does_not_have(lab: Lab) -> None:
     wide.embedding_mean = torch.zeros(48)
     with pytest.raises(RecipeError, match="embeddings have 48 numbers, the UNet of the base takes 32"):
         Decoder.new(DecoderRecipe(base=str(kandinsky), project=False), wide, size=32)
-    begin(kandinsky, lab).add_adapter("x", AdapterRecipe(attention="all"))
+    begin(kandinsky, lab).add_adapter("x", AdapterRecipe(targets=("attention",)))
     for recipe, sentence in (
-        (AdapterRecipe(feed_forward=True), "has no feed-forward layers"),
-        (AdapterRecipe(attention="self"), "'self': possible are cross, all"),
+        (
+            AdapterRecipe(targets=("attention", "feed-forward")),
+            "'feed-forward' means no layer of this decoder; of the groups it has cross-attention, attention",
+        ),
         (AdapterRecipe(targets=("query",)), "targets of the adapter 'x': .*query"),
     ):
         with pytest.raises(RecipeError, match=sentence):

@@ -16,7 +16,7 @@ from brainclip.config import DecoderRecipe
 from brainclip.data import PairDataset
 from brainclip.decoder import Decoder
 from brainclip.train import latents as cache
-from brainclip.train.decoder import decoder_batches, train_adapter, train_decoder
+from brainclip.train.decoder import DecoderObjective, decoder_batches, train_adapter, train_decoder
 from brainclip.train.latents import cached_latents
 
 
@@ -83,11 +83,16 @@ def test_a_decoder_and_its_adapter_train_alike_with_and_without(lab: Lab, tmp_pa
     assert len(found[True]) == 4 and found[True] == pytest.approx(found[False], rel=1e-4)
 
 
-def test_latents_stay_in_single_precision_where_the_network_is_in_half(lab: Lab) -> None:
-    layout, images = decoder_of(lab).layout, smooth_images(2)
-    wanted = layout.encode(images)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(layout.encode(images), wanted) and wanted.dtype == torch.float32
+def test_slices_are_encoded_in_single_precision_where_the_network_works_in_half(lab: Lab) -> None:
+    decoder, images = decoder_of(lab), smooth_images(2)
+    objective = DecoderObjective(decoder)
+    batch = {"noise": torch.randn(2, 4, 16, 16), "time": torch.tensor([3, 900])}
+    batch["whitened"] = torch.randn(2, 32)
+    wanted = decoder.layout.encode(images)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found, known = (objective(**batch, **own)[0] for own in ({"images": images}, {"latents": wanted}))
+        rounded = objective(**batch, latents=decoder.layout.encode(images))[0]
+    assert torch.equal(found, known) and not torch.equal(found, rounded)
 
 
 def test_a_batch_holds_what_is_read_and_nothing_that_is_computed(lab: Lab, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def recipe_of(lab: Lab, folder: Path, *, vae: VaeRecipe | None = None, **decoder
         prior=PriorRecipe(restate=False, sampling_steps=2),
         vae=replace(vae, **running, crop=16),
         decoder=DecoderRecipe(**running | {"rate": 1e-3, "sampling_steps": 2} | decoder),
-        adapter={"site": AdapterRecipe(**running, rate=0.05, rank=2, alpha=6, attention="cross")},
+        adapter={"site": AdapterRecipe(**running, rate=0.05, rank=2, alpha=6, targets=("cross-attention",))},
     )
 
 

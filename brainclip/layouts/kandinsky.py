@@ -38,8 +38,7 @@ class Kandinsky(Pretrained):
         if embedding != width:
             raise RecipeError(
                 f"decoder.project = false: this CLIP's embeddings have {embedding} numbers, the UNet of "
-                f"the base "
-                f"takes {width}; give project = true, or the base's own CLIP"
+                f"the base takes {width}; give project = true, or the base's own CLIP"
             )
         projection = Unwhitening(embedding)
         projection.set_whitening(clip.embedding_mean, clip.embedding_std)

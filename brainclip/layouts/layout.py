@@ -86,11 +86,10 @@ class Layout:
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """The autoencoder's own latents (B, C, h, w) of grey slices (B, 1, H, W) in [0, 1], computed where
-        the parts are; in single precision, as SDXL's encoder overflows in half."""
+        the parts are."""
         vae = self.parts[self.autoencoder]
         images = resized(images.to(self.device), self.decoded) * 2 - 1
-        with torch.autocast(self.device.type, enabled=False):
-            encoded = vae.encode(images.expand(-1, vae.config.get("in_channels", 1), -1, -1))
+        encoded = vae.encode(images.expand(-1, vae.config.get("in_channels", 1), -1, -1))
         latents: Tensor = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
         return latents
 

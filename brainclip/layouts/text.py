@@ -68,8 +68,7 @@ def read_text_encoders(folder: Path, index: Mapping[str, Any], names: Sequence[s
         if kind not in TEXT_ENCODERS:
             raise WeightsError(
                 f"{folder}: {name} is {kind or 'not there'}, and text = true needs a "
-                f"{' or '.join(TEXT_ENCODERS)}; "
-                f"use the published base"
+                f"{' or '.join(TEXT_ENCODERS)}; use the published base"
             )
         encoders[name] = read_part(getattr(transformers, kind), folder / name).requires_grad_(False)
     return encoders

@@ -51,7 +51,8 @@ class DecoderObjective(nn.Module):
         """images (B, 1, H, W) in [0, 1], or the autoencoder's own latents (B, C, h, w) of them."""
         layout = self.decoder.layout
         if images is not None:
-            latents = layout.encode(images)
+            with torch.autocast(images.device.type, enabled=False):  # SDXL's encoder overflows in half
+                latents = layout.encode(images)
         assert latents is not None
         clean = layout.standardised(latents)
         conditions = layout.conditions(whitened, **tokens)
