@@ -91,6 +91,11 @@ class Prior(nn.Module):
         retrain: take it whatever CLIP of its widths it was trained with, to train it further.
         """
         contract = read_json(folder / "contract.json")
+        for key in ("clip", "image_length", "text_length") if "base" in contract else ("clip",):
+            if key not in contract:
+                raise WeightsError(
+                    f"{folder / 'contract.json'}: key {key!r} is missing; copy or train the prior again"
+                )
         if contract["clip"] != clip.hash and not retrain:
             raise WeightsError(
                 f"{folder}: this prior was trained with CLIP {contract['clip']}, not with CLIP {clip.hash}"
@@ -180,8 +185,7 @@ class Prior(nn.Module):
             noise = torch.stack([torch.randn(embedding.shape[1], generator=one) for one in generators])
             found = self._denoised(noise, embedding, states, mask, steps=steps, guidance=guidance)
             drawn.append(self.unwhiten(found))
-        nearest = torch.stack([(one * embedding[: len(texts)]).sum(1) for one in drawn]).argmax(0)
-        return torch.stack(drawn)[nearest, torch.arange(len(texts))]
+        return nearest_to(embedding[: len(texts)], torch.stack(drawn))
 
     def _denoised(
         self, x: Tensor, embedding: Tensor, states: Tensor, mask: Tensor, *, steps: int, guidance: float
@@ -197,6 +201,11 @@ class Prior(nn.Module):
                 predicted = empty + guidance * (asked - empty)
             x = self.scheduler.step(predicted, timestep, x, use_clipped_model_output=True).prev_sample
         return x
+
+
+def nearest_to(text: Tensor, samples: Tensor) -> Tensor:
+    """(B, D) of samples (S, B, D) of unit length the one with the largest cosine to each text (B, D)."""
+    return samples[(samples * text).sum(2).argmax(0), torch.arange(len(text))]
 
 
 def _widths(clip: Clip, *, fill: bool) -> dict[str, int]:

@@ -121,7 +121,7 @@ def test_sheets_and_table_are_written(recipe: Path, report: dict) -> None:
     assert (folder / "misses.png").is_file()
     table = (folder / "report.md").read_text()
     assert "| plane right |" in table and "chance" in table and "another_true_slice" in table
-    assert "| ridge |" in table and "| samples_of_a_caption |" in table
+    assert "| ridge |" in table and "| prior_nearest_of_8 |" in table and "| samples_of_a_caption |" in table
 
 
 def test_second_evaluation_reads_what_the_first_made(recipe: Path, report: dict) -> None:
@@ -191,8 +191,8 @@ def test_prior_without_training_is_no_better_than_its_baselines(recipe: Path) ->
     found = embeddings(load(recipe.parent / "model"), data, training, recipe.parent / "embeddings", pairs=40)
     assert (found["pairs"], found["candidates"], found["training_slices"]) == (40, 72, 288)
     cosine = {name: figure["value"] for name, figure in found["cosine"].items()}
-    names = ["prior_sample", "prior_mean_of_8", "ridge", "nearest_neighbour", "text_embedding"]
-    assert list(cosine) == [*names, "mean_embedding", "another_true_slice"]
+    names = ["prior_sample", "prior_nearest_of_8", "prior_mean_of_8", "ridge", "nearest_neighbour"]
+    assert list(cosine) == [*names, "text_embedding", "mean_embedding", "another_true_slice"]
     assert cosine["ridge"] > max(cosine["prior_mean_of_8"], cosine["text_embedding"], cosine["prior_sample"])
     assert abs(found["whitened"]["prior_sample"]["value"]) < 0.4 and "mean_embedding" not in found["whitened"]
     assert cosine["another_true_slice"] == found["spread"]["cosine"]["true_slices_of_a_caption"]["value"]

@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import PriorTransformer
+from safetensors.torch import load_file, save_file
 from toys import CLIP, PRIOR, SIZE, TEXTS, toy_clip, toy_prior
 
 from brainclip.clip import Clip, new_clip, train_tokenizer
 from brainclip.errors import WeightsError
 from brainclip.prior import Prior
 from brainclip.train.prior import PriorObjective
+from brainclip.weights import DIFFUSERS_WEIGHTS, write_json
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +127,25 @@ def test_prior_of_another_clip_is_refused_with_both_hashes(clip: Clip, tmp_path:
     other = Clip.load(tmp_path / "clip")
     with pytest.raises(WeightsError, match=f"CLIP {clip.hash}, not with CLIP {other.hash}"):
         Prior.load(tmp_path / "prior", other)
+
+
+def test_damaged_prior_is_refused_by_the_name_of_what_is_wrong(clip: Clip, tmp_path: Path) -> None:
+    toy_prior(clip).save(tmp_path)
+    path = tmp_path / DIFFUSERS_WEIGHTS
+    weights = load_file(path)
+
+    def refused(message: str) -> None:
+        with pytest.raises(WeightsError, match=message):
+            Prior.load(tmp_path, clip)
+
+    save_file({key: value for key, value in weights.items() if not key.startswith("proj_in.")}, path)
+    refused("2 keys missing, first 'proj_in.bias'")
+    save_file(weights | {"conv_in.weight": torch.zeros(1)}, path)
+    refused("1 keys too many, first 'conv_in.weight'")
+    save_file(weights | {"proj_in.bias": torch.zeros(5)}, path)
+    refused(r"proj_in.bias has shape \(5,\), the model wants \(32,\)")
+    save_file(weights, path)
+    write_json(tmp_path / "contract.json", {"clip": clip.hash, "base": "theirs", "image_length": 30.0})
+    refused("key 'text_length' is missing")
+    write_json(tmp_path / "contract.json", {})
+    refused("key 'clip' is missing")

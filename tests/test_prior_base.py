@@ -32,7 +32,7 @@ from brainclip.errors import RecipeError, WeightsError
 from brainclip.prior import Prior
 from brainclip.prior_base import WEIGHTS, read_scheduler, text_length
 from brainclip.train.prior import train_prior
-from brainclip.weights import read_weights
+from brainclip.weights import hash_file, read_weights
 
 LENGTH = 9.0  # of the toy's image embeddings
 SETTINGS = {"steps": 3, "guidance": 2.0}
@@ -65,7 +65,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     vision = CLIPVisionConfig(image_size=32, patch_size=16, projection_dim=32, **sizes)
     encoder = CLIPTextModelWithProjection(text)
-    encoder.text_projection.weight.data.mul_(30)
     prior = PriorTransformer(2, 16, 1, embedding_dim=32)
     prior.clip_mean.data.normal_()
     prior.clip_std.data.uniform_(0.5, 1.0)
@@ -108,7 +107,7 @@ def recipe_of(run: Path, tmp_path: Path, *overrides: str) -> Recipe:
     return load_recipe(run / "toy.toml", [f"folder={tmp_path.as_posix()}", *overrides])
 
 
-def damaged(base: Path, tmp_path: Path) -> Path:
+def copied(base: Path, tmp_path: Path) -> Path:
     shutil.copytree(base, tmp_path / "base")
     return tmp_path / "base"
 
@@ -120,11 +119,12 @@ def test_pretrained_prior_is_given_embeddings_as_long_as_it_was_trained_on(base:
     pipeline = KandinskyV22PriorPipeline.from_pretrained(base)
     embedding, states, mask = pipeline._encode_prompt(texts, "cpu", 1, False)
     assert embedding.norm() > 3 and prior.contract["text_length"] == pytest.approx(float(embedding.norm()))
-    x, timestep = torch.randn(1, 32), torch.tensor([300])
+    x = torch.randn(1, 32, generator=torch.Generator().manual_seed(0))
+    timestep = torch.tensor([300])
     wanted = pipeline.prior(x, timestep, embedding, states, mask).predicted_image_embedding
     found = prior(x, timestep, embedding / embedding.norm(), states, mask)
     assert torch.allclose(found, wanted, atol=1e-5)
-    assert not torch.allclose(found, prior(x, timestep, embedding, states, mask), atol=1e-2)
+    assert not torch.allclose(found, prior(x, timestep, embedding, states, mask), atol=1e-3)
 
 
 def test_whitening_is_the_pretrained_priors_own(base: Path, run: Path) -> None:
@@ -221,6 +221,32 @@ def test_lora_is_merged_and_stands_alone_beside_it_for_peft(base: Path, run: Pat
     assert torch.allclose(adapted(*arguments).predicted_image_embedding, wanted, atol=1e-5)
 
 
+def test_lora_stopped_and_resumed_equals_straight_and_another_base_is_refused(
+    base: Path, run: Path, tmp_path: Path
+) -> None:
+    folder = copied(base, tmp_path)
+    asked = [f"prior.base={folder}", "prior.train=lora", "prior.rank=2"]
+    for name, steps in (("straight", (4,)), ("resumed", (2, 4))):
+        (tmp_path / name).mkdir()
+        recipe = recipe_of(run, tmp_path / name, *asked)
+        for until in steps:
+            # how it is sampled later on may change on the way
+            train_prior(replace(recipe, prior=replace(recipe.prior, steps=until, candidates=until)))
+    straight, resumed = (
+        read_weights(tmp_path / name / "prior" / "adapter" / "adapter_model.safetensors")
+        for name in ("straight", "resumed")
+    )
+    assert all(torch.equal(value, resumed[key]) for key, value in straight.items())
+    assert any(bool(value.any()) for key, value in straight.items() if "lora_B" in key)
+    first = hash_file(folder / WEIGHTS)
+    weights = load_file(folder / WEIGHTS)
+    save_file(weights | {"prd_embedding": weights["prd_embedding"] + 1}, folder / WEIGHTS)
+    with pytest.raises(RecipeError, match=f"begun on .*{first}.* now .*{hash_file(folder / WEIGHTS)}"):
+        train_prior(recipe)
+    with pytest.raises(RecipeError, match=f"base = '{folder}', the recipe says '{base}'"):
+        train_prior(replace(recipe, prior=replace(recipe.prior, base=str(base))))
+
+
 def test_lora_on_our_own_prior_keeps_the_clips_statistics(run: Path, tmp_path: Path) -> None:
     clip = Clip.load(run / "clip")
     toy_prior(clip).save(tmp_path / "ours", dtype=None)
@@ -258,7 +284,7 @@ def test_base_of_another_clip_is_refused_with_both_widths(base: Path) -> None:
 
 
 def test_damaged_base_is_refused_by_the_name_of_what_is_wrong(base: Path, run: Path, tmp_path: Path) -> None:
-    clip, folder = Clip.load(run / "clip"), damaged(base, tmp_path)
+    clip, folder = Clip.load(run / "clip"), copied(base, tmp_path)
     weights = load_file(folder / WEIGHTS)
 
     def refused(message: str) -> None:
@@ -297,6 +323,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_read(
         train_prior(load_recipe(run / "toy.toml", overrides))
 
 
+@torch.no_grad()
 def test_text_length_is_that_of_the_folders_own_encoder(base: Path) -> None:
     pipeline = KandinskyV22PriorPipeline.from_pretrained(base)
     lengths = [float(pipeline._encode_prompt([text], "cpu", 1, False)[0].norm()) for text in TEXTS]

@@ -18,6 +18,7 @@ from brainclip.evaluate.baselines import fitted_ridge, nearest_neighbour
 from brainclip.evaluate.figures import Figure, average
 from brainclip.evaluate.retrieval import chance, recall
 from brainclip.model import BrainCLIP
+from brainclip.prior import nearest_to
 from brainclip.train.clip import embed_all
 from brainclip.train.embeddings import whitened_embeddings
 
@@ -37,10 +38,11 @@ def embeddings(
     """How well image embeddings are predicted from held-out captions: by the prior and by what it must beat.
 
     training: the prior's training slices, whose embeddings are kept in `folder`. Predictions: prior_sample,
-    one sample, as a picture is made of; prior_mean_of_8, the mean of 8; ridge, a regression on the text
-    embedding; nearest_neighbour, the training slice whose caption is nearest; text_embedding, the caption's
-    own; mean_embedding, of the training slices (0 by definition in whitened space). another_true_slice: of
-    other subjects of which the same caption is true, a mark for what the caption leaves open.
+    one sample, as with candidates = 1 a picture is made of; prior_nearest_of_8, of 8 the nearest to the text,
+    as with candidates = 8; prior_mean_of_8, the mean of 8; ridge, a regression on the text embedding;
+    nearest_neighbour, the training slice whose caption is nearest; text_embedding, the caption's own;
+    mean_embedding, of the training slices (0 by definition in whitened space). another_true_slice: of other
+    subjects of which the same caption is true, a mark for what the caption leaves open.
 
     cosine: to the true image embedding, of unit embeddings; whitened: with mean and standard deviation taken
     off. r1, r10: is a slice of which the caption is true among the 1 or 10 nearest to the prediction, of
@@ -63,7 +65,11 @@ def embeddings(
     images = embed_all(clip, data, pool)
     text = text_embeddings(clip, captions)
     samples = _samples(model, [c.text for c in captions])
-    predictions = {"prior_sample": samples[0], f"prior_mean_of_{SAMPLES}": samples.mean(0)}
+    predictions = {
+        "prior_sample": samples[0],
+        f"prior_nearest_of_{SAMPLES}": nearest_to(text, samples),
+        f"prior_mean_of_{SAMPLES}": samples.mean(0),
+    }
     baselines, ridge_penalty = _baselines(clip, training, folder, text)
     predictions |= baselines
     result: dict[str, Any] = {
@@ -104,7 +110,7 @@ def text_embeddings(clip: Clip, captions: Sequence[Caption]) -> Tensor:
 
 
 def _samples(model: BrainCLIP, texts: Sequence[str]) -> Tensor:
-    """(SAMPLES, N, D) image embeddings of N captions, drawn as generate() draws them."""
+    """(SAMPLES, N, D) image embeddings of N captions, with the steps and the guidance of generate()."""
     settings = model.card["generate"]
     drawn = []
     for number in range(SAMPLES):
@@ -117,7 +123,6 @@ def _samples(model: BrainCLIP, texts: Sequence[str]) -> Tensor:
                     [k + number * len(texts) for k in part],
                     steps=settings["prior_steps"],
                     guidance=settings["prior_guidance"],
-                    candidates=settings.get("prior_candidates", 1),
                 )
             )
     return torch.cat(drawn).unflatten(0, (SAMPLES, len(texts)))
