@@ -154,6 +154,7 @@ def generate(asked: argparse.Namespace) -> str:
         steps=asked.steps,
         guidance=asked.guidance,
         adapter=None if asked.adapter == "none" else asked.adapter,
+        candidates=asked.candidates,
     )
     _warn([warning for picture in pictures for warning in picture.warnings])
     for picture, name in zip(pictures, names, strict=True):

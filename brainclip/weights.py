@@ -87,4 +87,5 @@ def hash_file(path: Path) -> str:
     """First 16 hex digits of a file's sha256: the name by which one stage knows another's weights."""
     if not path.is_file():
         raise WeightsError(f"{path}: no such weight file")
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
