@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,22 @@ def write_json(path: Path, table: dict[str, Any]) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(temporary, path)
+
+
+def published(name: str, files: Sequence[str]) -> Path:
+    """The folder of a published model: `name` itself, or the files (patterns) of that hub id, fetched.
+
+    WeightsError when there is neither.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(files)))
+    except (OSError, ValueError) as error:
+        why = str(error).partition("\n")[0]
+        raise WeightsError(f"{name}: neither a folder nor a hub id that can be reached ({why})") from None
 
 
 def hash_file(path: Path) -> str:

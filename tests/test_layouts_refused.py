@@ -132,7 +132,7 @@ def test_other_models_are_named_with_the_possible_ones(lab: Lab, tmp_path: Path)
     painting = toy_base("stable-diffusion", tmp_path / "painting", unet={"in_channels": 9})
     with pytest.raises(WeightsError, match="its UNet takes 9 channels and its autoencoder has 4"):
         begin(painting, lab)
-    with pytest.raises(WeightsError, match="nowhere/there: neither a folder nor a hub model"):
+    with pytest.raises(WeightsError, match="nowhere/there: neither a folder nor a hub id"):
         begin(Path("nowhere/there"), lab)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +11,18 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 from brainclip.errors import WeightsError
 from brainclip.vae import PatchAutoencoder
-from brainclip.weights import DIFFUSERS_WEIGHTS, load_weights, read_json, save_weights
+from brainclip.weights import DIFFUSERS_WEIGHTS, load_weights, published, read_json, save_weights
 
 
-def base_folder(name: str, *, part: str = "*") -> Path:
-    """The folder of a published model: `name` itself, or a download of the hub's with that id.
+FOLDERS = ("unet", "vae", "movq", "scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 
-    part: the only one of its folders that is needed. WeightsError when there is neither.
-    """
-    if Path(name).is_dir():
-        return Path(name)
-    from huggingface_hub import snapshot_download
 
-    files = [f"{part}/{name}" for name in ("*.json", "*.txt", DIFFUSERS_WEIGHTS, "model.safetensors")]
-    files += ["model_index.json", "config.json", DIFFUSERS_WEIGHTS]
-    try:
-        return Path(snapshot_download(name, allow_patterns=files, ignore_patterns=["safety_checker/*"]))
-    except (OSError, ValueError) as error:
-        why = str(error).partition("\n")[0]
-        raise WeightsError(f"{name}: neither a folder nor a hub model that can be reached ({why})") from None
+def base_folder(name: str, folders: Sequence[str] = FOLDERS) -> Path:
+    """The folder of a published model: `name` itself, or a download of what these folders of that hub id
+    hold. WeightsError when there is neither."""
+    files = ("*.json", "*.txt", DIFFUSERS_WEIGHTS, "model.safetensors")
+    inner = [f"{folder}/{file}" for folder in folders for file in files]
+    return published(name, ["model_index.json", "config.json", DIFFUSERS_WEIGHTS, *inner])
 
 
 def read_part(kind: Any, folder: Path) -> Any:

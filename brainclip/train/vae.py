@@ -65,7 +65,7 @@ def _adapted(stage: VaeRecipe) -> tuple[AutoencoderKL, str]:
     """The base's autoencoder for one channel, what stays as it is frozen; and the hash of its weights."""
     if stage.train not in ("decoder", "all"):
         raise RecipeError(f"vae.train = {stage.train!r}: possible are decoder, all")
-    folder = base_folder(stage.base, part="vae")
+    folder = base_folder(stage.base, ("vae",))
     if (folder / "model_index.json").is_file():
         folder /= "vae"
     vae = one_channel(read_part(AutoencoderKL, folder))
