@@ -13,7 +13,6 @@ from brainclip.errors import WeightsError
 from brainclip.vae import PatchAutoencoder
 from brainclip.weights import DIFFUSERS_WEIGHTS, load_weights, published, read_json, save_weights
 
-
 FOLDERS = ("unet", "vae", "movq", "scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 
 
