@@ -119,8 +119,10 @@ class ClipRecipe(TrainingRecipe):
 
 @dataclass(frozen=True)
 class VaeRecipe(TrainingRecipe):
-    """Autoencoder: closed-form patch encoder, learned residual decoder."""
+    """Autoencoder: closed-form patch encoder, learned residual decoder; or a published one, adapted."""
 
+    base: str = ""  # folder or hub id with an AutoencoderKL to adapt; empty: our own
+    train: str = "decoder"  # of that: "decoder" (its latents stay as they are) or "all"
     patch: int = 8
     latents: int = 16
     widths: tuple[int, ...] = (128, 96, 48)
@@ -154,30 +156,50 @@ class PriorRecipe(TrainingRecipe):
 
 
 @dataclass(frozen=True)
-class DecoderRecipe(TrainingRecipe):
-    """Latent diffusion decoder conditioned on the image embedding, trained as a rectified flow."""
+class DenoisingRecipe(TrainingRecipe):
+    """What a decoder and its adapters have in common: how noise is added, and what its errors weigh."""
+
+    embedding_dropout: float = 0.1
+    min_snr: float = 0.0  # gamma of Hang et al. 2023, usually 5; 0: every noise level weighs the same
+    offset_noise: float = 0.0  # standard deviation of noise that a whole channel shares, usually 0.05 to 0.1
+    pyramid_noise: float = 0.0  # share that each coarser resolution adds to the noise, usually 0.3 to 0.8
+    cache: bool = False  # latents of all slices are computed once, into <folder>/latents, by all processes
+    checkpointing: bool = False  # activations are computed again for the gradient: less memory, more time
+
+
+@dataclass(frozen=True)
+class DecoderRecipe(DenoisingRecipe):
+    """Latent diffusion decoder conditioned on the image embedding: mini from scratch, or a published base."""
 
     start: str = ""  # decoder folder to go on from, of whatever CLIP; empty: random weights
+    base: str = ""  # folder or hub id of Kandinsky 2.2's decoder, Stable Diffusion or SDXL; empty: mini
+    train: str = "full"  # of a base: "full", or "projection", which leaves its UNet as it is
+    project: bool = True  # false: Kandinsky's UNet is fed the embedding of its own CLIP as it is
+    tokens: int = 8  # that the image embedding becomes for the cross-attention of Stable Diffusion
+    text: bool = False  # Stable Diffusion's text encoder reads the slice's caption as well
+    size: int = 0  # pixels along a side to which a base gets slices resized; 0: as they are
+    objective: str = ""  # flow, epsilon, v_prediction or sample; empty: the base's own, flow for mini
+    sampler: str = ""  # as brainclip.schedules names them; empty: euler for the flow, ddim for the others
+    zero_terminal_snr: bool = False  # the noisiest level is noise alone (Lin et al. 2024)
     channels: tuple[int, ...] = (64, 96, 192)
     layers: int = 1
     head_width: int = 32
     groups: int = 16
     expected_width: int = 128
-    embedding_dropout: float = 0.1
     embedding_noise: float = 0.0  # standard deviation, in whitened units
     sampling_steps: int = 12
     guidance: float = 1.5
 
 
 @dataclass(frozen=True)
-class AdapterRecipe(TrainingRecipe):
+class AdapterRecipe(DenoisingRecipe):
     """LoRA on the decoder's attention layers (and on the expected-latents network, when `expected`)."""
 
     rank: int = 16
     alpha: int = 16
+    # layers of the UNet: "cross-attention", "attention", "feed-forward", or ends of their names
     targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
     expected: bool = True
-    embedding_dropout: float = 0.1
     modalities: tuple[str, ...] = (
         "T1",
     )  # generate() prefers this adapter for these contrasts when default is true

@@ -149,6 +149,7 @@ class BrainCLIP:
         jobs = [(row, seed + k) for row in range(len(prompts)) for k in range(n)]
         captions = [self._caption(read[row], picture_seed) for row, picture_seed in jobs]
         self.clip.tokenize([*prompts, *captions])
+        self.decoder.layout.tokens(captions)
         # 2. Text embedding -> image embedding.
         with torch.inference_mode():
             embedding = self.prior.sample(
@@ -168,7 +169,10 @@ class BrainCLIP:
             for start in range(0, len(rows), BATCH):
                 part = rows[start : start + BATCH]
                 seeds = [jobs[job][1] for job in part]
-                made = self.decoder.sample(whitened[part], seeds, steps=steps, guidance=guidance)
+                said = [captions[job] for job in part]
+                made = self.decoder.sample(
+                    whitened[part], seeds, steps=steps, guidance=guidance, captions=said
+                )
                 images[part] = made[:, 0].numpy()
         # 4. Where in the brain, and what to warn of.
         pictures = []

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from brainclip.errors import RecipeError, WeightsError
+from brainclip.schedules import denoised, load_scheduler
 from brainclip.weights import DIFFUSERS_WEIGHTS, load_weights, read_json, save_weights, write_json
 
 SMALL, LARGE = (64, 128, 192, 256), (64, 128, 192, 256, 512)
@@ -126,8 +127,7 @@ class PixelDiffusion(nn.Module):
             raise WeightsError(f"{folder}: of class {config.get('_class_name')!r}, not {' or '.join(kinds)}")
         model = kind.from_config(config)
         load_weights(model, folder / DIFFUSERS_WEIGHTS)
-        scheduler = DDIMScheduler.from_config(read_json(folder / "scheduler_config.json"))
-        return cls(model, scheduler, int(card["size"])).eval()
+        return cls(model, load_scheduler(folder), int(card["size"])).eval()
 
     def save(self, folder: Path) -> None:
         """Write a folder that the model's own from_pretrained opens; pixel.json last."""
@@ -141,12 +141,14 @@ class PixelDiffusion(nn.Module):
         """Grey slices (B, 1, H, W) in [0, 1], one per seed, each from its own seed alone: DDIM, eta 0."""
         device = next(self.model.parameters()).device
         shape = (1, self.size, self.size)
-        noise = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        x = torch.stack(noise).to(device)
-        self.scheduler.set_timesteps(steps)
-        for timestep in self.scheduler.timesteps:
-            predicted = self.model(x, timestep.expand(len(x)).to(device)).sample.float()
-            x = self.scheduler.step(predicted, timestep, x).prev_sample
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+
+        def predict(noisy: Tensor, timestep: Tensor) -> Tensor:
+            answer: Tensor = self.model(noisy, timestep.expand(len(noisy)).to(device)).sample
+            return answer.float()
+
+        x = denoised(self.scheduler, noise.to(device), predict, steps=steps, generators=generators)
         return ((x + 1) / 2).clamp(0, 1).cpu()
 
 

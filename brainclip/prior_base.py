@@ -16,7 +16,7 @@ from diffusers.models.transformers.prior_transformer import PriorTransformer
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
 from brainclip.errors import WeightsError
-from brainclip.weights import DIFFUSERS_WEIGHTS, load_weights, read_json
+from brainclip.weights import DIFFUSERS_WEIGHTS, load_weights, published, read_json
 
 READ = ("model_index.json", "prior/*", "scheduler/*", "text_encoder/*", "tokenizer/*")
 WEIGHTS = f"prior/{DIFFUSERS_WEIGHTS}"
@@ -27,16 +27,7 @@ def base_folder(base: str) -> Path:
 
     WeightsError where it is neither, or holds something else.
     """
-    folder = Path(base)
-    if not folder.is_dir():
-        from huggingface_hub import snapshot_download
-
-        try:
-            folder = Path(snapshot_download(base, allow_patterns=list(READ)))
-        except (OSError, ValueError) as error:
-            raise WeightsError(
-                f"prior.base = {base!r}: neither a folder nor a hub id that can be reached ({error})"
-            ) from None
+    folder = published(base, READ)
     found = read_json(folder / "model_index.json").get("prior")
     if found != ["diffusers", "PriorTransformer"]:
         raise WeightsError(

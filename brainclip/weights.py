@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +84,34 @@ def write_json(path: Path, table: dict[str, Any]) -> None:
     os.replace(temporary, path)
 
 
+def published(name: str, files: Sequence[str]) -> Path:
+    """The folder of a published model: `name` itself, or the files (patterns) of that hub id, fetched.
+
+    WeightsError when there is neither.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(files)))
+    except (OSError, ValueError) as error:
+        why = str(error).partition("\n")[0]
+        raise WeightsError(f"{name}: neither a folder nor a hub id that can be reached ({why})") from None
+
+
 def hash_file(path: Path) -> str:
     """First 16 hex digits of a file's sha256: the name by which one stage knows another's weights."""
     if not path.is_file():
         raise WeightsError(f"{path}: no such weight file")
-    with path.open("rb") as file:
+    with path.open("rb") as file:  # some have gigabytes
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def hash_weights(module: nn.Module) -> str:
+    """16 hex digits of a module's weights in memory, with their names."""
+    sha256 = hashlib.sha256()
+    for key, value in module.state_dict().items():
+        sha256.update(key.encode())
+        sha256.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return sha256.hexdigest()[:16]

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from toys import smooth_images, toy_clip, toy_decoder
+from toys import DECODER, smooth_images, toy_clip, toy_decoder, toy_vae
 
 from brainclip.clip import Clip
 from brainclip.config import AdapterRecipe
 from brainclip.decoder import Decoder
 from brainclip.errors import WeightsError
+from brainclip.schedules import OBJECTIVES, objective_of
 from brainclip.train.decoder import DecoderObjective
 from brainclip.vae import PatchAutoencoder
 
@@ -121,20 +123,86 @@ def test_missing_adapter_weights_are_an_error(folder: Path, clip: Clip) -> None:
 
 def test_expected_latents_get_no_gradient_from_the_flow(clip: Clip) -> None:
     decoder = toy_decoder(clip)
-    latents = decoder.latents(smooth_images(4))
-    batch = {"latents": latents, "noise": torch.randn_like(latents), "sigma": torch.full((4,), 0.5)}
-    whitened = torch.randn(4, 32)
-    DecoderObjective(decoder)(**batch, whitened=whitened)[0].backward()
+    images, whitened = smooth_images(4), torch.randn(4, 32)
+    batch = {"noise": torch.randn(4, *decoder.layout.shape), "time": torch.full((4,), 500.0)}
+    DecoderObjective(decoder)(**batch, images=images, whitened=whitened)[0].backward()
     both = decoder.expected.linear_in.weight.grad.clone()
     decoder.zero_grad()
-    torch.nn.functional.mse_loss(decoder.expected(whitened), latents).backward()
+    torch.nn.functional.mse_loss(decoder.expected(whitened), decoder.layout.latents(images)).backward()
     assert torch.allclose(both, decoder.expected.linear_in.weight.grad, atol=1e-7)
 
 
 def test_flow_of_a_perfect_velocity_arrives_at_the_latents(clip: Clip) -> None:
     decoder = toy_decoder(clip)
-    target = decoder.latents(smooth_images(2))
+    target = decoder.layout.latents(smooth_images(2))
     noise = [torch.randn(target.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
-    decoder.velocity = lambda x, sigma, whitened, expected: torch.stack(noise) - target  # type: ignore[method-assign]
+    decoder.layout.predict = lambda noisy, time, conditions: torch.stack(noise) - target  # type: ignore[method-assign]
     made = decoder.sample(whitened(), [0, 1], steps=3, guidance=1)
-    assert torch.allclose(made, decoder.pictures(target), atol=1e-5)
+    assert torch.allclose(made, decoder.layout.pictures(target), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of diffusers' scheduler
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_trains_mini_and_its_sampler_is_saved_with_it(
+    clip: Clip, tmp_path: Path, objective: str
+) -> None:
+    torch.manual_seed(2)
+    recipe = replace(DECODER, objective=objective, sampler="" if objective == "flow" else "dpm-solver")
+    decoder = Decoder.new(recipe, clip, toy_vae())
+    latents = decoder.layout.latents(smooth_images(4))
+    batch = {"latents": latents, "noise": torch.randn_like(latents), "time": torch.tensor([5, 99, 500, 980])}
+    loss, parts = DecoderObjective(decoder)(**batch, whitened=torch.randn(4, 32))
+    assert set(parts) == {objective, "expected"} and loss.item() == pytest.approx(
+        sum(map(float, parts.values()))
+    )
+    loss.backward()
+    assert decoder.unet.conv_out.weight.grad.abs().max() > 0
+    decoder.eval().save(tmp_path / "decoder", dtype=None)
+    again = Decoder.load(tmp_path / "decoder", clip)
+    assert objective_of(again.scheduler) == objective
+    assert type(again.scheduler) is type(decoder.scheduler)
+    made = [one.sample(whitened(), [0, 1], **SETTINGS) for one in (decoder, again)]
+    assert torch.equal(*made) and torch.isfinite(made[0]).all()
+
+
+def test_min_snr_weighs_the_rows_of_a_batch(clip: Clip) -> None:
+    torch.manual_seed(2)
+    decoder = Decoder.new(replace(DECODER, objective="epsilon"), clip, toy_vae()).eval()
+    latents = decoder.layout.latents(smooth_images(2))
+    batch = {"latents": latents, "noise": torch.randn_like(latents), "time": torch.tensor([30, 700])}
+    batch["whitened"] = torch.randn(2, 32)
+    rows = [{key: value[row : row + 1] for key, value in batch.items()} for row in range(2)]
+    plain = [DecoderObjective(decoder)(**row)[1]["epsilon"] for row in rows]
+    weighted = DecoderObjective(decoder, min_snr=5.0)(**batch)[1]["epsilon"]
+    kept = DecoderObjective(decoder).scheduler.alphas_cumprod[batch["time"]]
+    snr = kept / (1 - kept)
+    assert snr[0] > 5 > snr[1]
+    wanted = (5 / snr[0] * plain[0] + plain[1]) / 2
+    assert float(weighted) == pytest.approx(float(wanted), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("targets", "ends"),
+    [
+        (("cross-attention",), {"attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"}),
+        (
+            ("cross-attention", "feed-forward"),
+            {"attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0", "ff.net.0.proj", "ff.net.2"},
+        ),
+        (
+            ("attention",),
+            {f"attn{n}.{name}" for n in (1, 2) for name in ("to_q", "to_k", "to_v", "to_out.0")},
+        ),
+        (
+            AdapterRecipe().targets,
+            {f"attn{n}.{name}" for n in (1, 2) for name in ("to_q", "to_k", "to_v", "to_out.0")},
+        ),
+    ],
+)
+def test_adapters_go_to_the_layers_asked_for(
+    folder: Path, clip: Clip, targets: tuple[str, ...], ends: set[str]
+) -> None:
+    decoder = Decoder.load(folder, clip)
+    decoder.add_adapter("x", AdapterRecipe(rank=2, expected=False, targets=targets))
+    names = {name for name, parameter in decoder.named_parameters() if parameter.requires_grad}
+    assert {name.split("transformer_blocks.0.")[1].split(".lora_")[0] for name in names} == ends

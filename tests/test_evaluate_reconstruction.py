@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from toy_pairs import write_toy_pairs
-from toys import toy_vae
+from toys import toy_clip, toy_decoder
 
 from brainclip.data import PairDataset
 from brainclip.evaluate.reconstruction import psnr, reconstruction, ssim
@@ -39,7 +39,9 @@ def test_ssim_of_two_flat_pictures_is_its_luminance_term() -> None:
 
 def test_both_decoders_are_reported_over_subjects(tmp_path: Path) -> None:
     write_toy_pairs(tmp_path / "toy")
-    report = reconstruction(toy_vae(), PairDataset([tmp_path / "toy"], "test"), slices=30)["toy"]
+    report = reconstruction(toy_decoder(toy_clip()), PairDataset([tmp_path / "toy"], "test"), slices=30)[
+        "toy"
+    ]
     assert set(report) == {
         f"{a}{b}{c}" for a in ("", "closed_form_") for b in ("psnr", "ssim") for c in ("", "_brain")
     }

@@ -11,10 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
+from safetensors.torch import load_file
+from toy_bases import toy_lab
 from toy_pairs import write_toy_pairs
 
+from brainclip.config import load_recipe
 from brainclip.errors import RecipeError
+from brainclip.train.decoder import train_decoder
 from brainclip.train.processes import own_rows, pieces
+from brainclip.weights import DIFFUSERS_WEIGHTS
 
 ROWS = {"x": torch.arange(12.0).reshape(6, 2), "y": torch.arange(6)}
 
@@ -82,7 +87,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     done = launched(one, 1, STAGES)
     assert done.returncode == 0, done.stderr
-    done = launched(two, 2, STAGES, "prior.steps=5")
+    done = launched(two, 2, STAGES, "prior.steps=5", "decoder.cache=true")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("clip: ") == 1  # the first process alone says so
     done = launched(two, 1, "prior,decoder")  # the prior's other steps in one process
@@ -106,4 +111,26 @@ def test_split_weights_train_as_whole_ones(tmp_path: Path) -> None:
     assert launched(two, 1, "decoder", "decoder.shard=true").returncode == 0  # the other steps unsplit
     for stage in ("prior", "decoder"):
         assert losses(two, stage) == pytest.approx(losses(one, stage), rel=2e-4), stage
+    assert (two / "model" / "brainclip.json").is_file()
+
+
+def test_split_sdxl_with_text_trains_as_a_whole_one(tmp_path: Path) -> None:
+    """Its autoencoder and text encoders are frozen and split as well; they work within the objective."""
+    lab = toy_lab(tmp_path / "lab")
+    one, two = tmp_path / "one", tmp_path / "two"
+    base = f"decoder.base={lab.bases['stable-diffusion-xl']}"
+    settings = [base, "decoder.text=true", "decoder.steps=2", "decoder.ema=0.5"]
+    for folder in (one, two):
+        shutil.copytree(lab.folder, folder)
+        (folder / "pairs" / "toy").rename(folder / "pairs" / "simulated")
+    train_decoder(
+        load_recipe(ROOT / "recipes/tiny.toml", [f"folder={one}", "decoder.sample_every=0", *settings])
+    )
+    done = launched(two, 2, "decoder", "decoder.shard=true", *settings)
+    assert done.returncode == 0, done.stderr
+    assert losses(two, "decoder") == pytest.approx(losses(one, "decoder"), rel=2e-4)
+    for part in ("unet", "projection"):
+        ours, theirs = (load_file(folder / "decoder" / part / DIFFUSERS_WEIGHTS) for folder in (two, one))
+        for key, value in theirs.items():  # one unit in the last place of half precision, or of Adam
+            torch.testing.assert_close(ours[key].float(), value.float(), rtol=2e-3, atol=2e-4)
     assert (two / "model" / "brainclip.json").is_file()

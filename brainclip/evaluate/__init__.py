@@ -90,7 +90,7 @@ def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str, timed: boo
         )
 
     def reconstructed() -> dict[str, Any]:
-        return reconstruction(model.decoder.vae, data)
+        return reconstruction(model.decoder, data)
 
     report: dict[str, Any] = {
         "model": model.name,

@@ -36,7 +36,8 @@ def identity(model: BrainCLIP) -> str:
     """A hash of all that a model's pictures depend on: weights, settings, adapters, the code that samples and
     the atlas, by which a prompt is read and said again."""
     cards = [read_json(path) for path in sorted(model.folder.glob("decoder/adapters/*/adapter.json"))]
-    sampling = [PACKAGE / f"{name}.py" for name in ("model", "clip", "prior", "decoder", "vae")]
+    names = ("model", "clip", "prior", "decoder", "schedules", "lora", "vae")
+    sampling = [*(PACKAGE / f"{name}.py" for name in names), *sorted((PACKAGE / "layouts").glob("*.py"))]
     return digest([model.card, cards, [hash_file(path) for path in sampling], code_hash(ATLAS)])
 
 

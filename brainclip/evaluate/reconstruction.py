@@ -9,6 +9,7 @@ import torch
 from skimage.metrics import structural_similarity
 
 from brainclip.data import PairDataset
+from brainclip.decoder import Decoder
 from brainclip.evaluate.figures import average
 from brainclip.vae import PatchAutoencoder
 
@@ -32,13 +33,14 @@ def ssim(true: np.ndarray, made: np.ndarray, mask: np.ndarray | None = None) -> 
 
 
 @torch.no_grad()
-def reconstruction(vae: PatchAutoencoder, data: PairDataset, *, slices: int = SLICES) -> dict[str, Any]:
+def reconstruction(decoder: Decoder, data: PairDataset, *, slices: int = SLICES) -> dict[str, Any]:
     """PSNR and SSIM of at most `slices` held-out slices of each pairs folder, whole and within the brain.
 
-    closed_form: the encoder's components alone, without the trained part of the decoder. The brain: pixels
-    above 0.
+    closed_form: of our own autoencoder, the encoder's components alone, without the trained part of its
+    decoder. The brain: pixels above 0.
     """
-    result = {}
+    layout, result = decoder.layout, {}
+    vae = layout.parts[layout.autoencoder]
     for number, folder in enumerate(data.folders):
         rows = np.flatnonzero(data.folder_of == number)
         rows = np.sort(np.random.default_rng(SEED).permutation(rows)[:slices])
@@ -46,12 +48,14 @@ def reconstruction(vae: PatchAutoencoder, data: PairDataset, *, slices: int = SL
         values: dict[str, list[float]] = {}
         for start in range(0, len(rows), 32):
             images = data.images(rows[start : start + 32])
-            latents = vae.encode(images * 2 - 1).latent_dist.mode()
-            linear, full = vae.linear_decode(latents), vae.decode(latents).sample
+            latents = layout.latents(images)
+            kinds = {"": layout.pictures(latents)}
+            if isinstance(vae, PatchAutoencoder):
+                kinds["closed_form_"] = ((vae.linear_decode(latents) + 1) / 2).clamp(0, 1)
             for k, image in enumerate(images[:, 0].numpy()):
                 brain = image > 0
-                for name, made in (("", full), ("closed_form_", linear)):
-                    picture = ((made[k, 0].float().numpy() + 1) / 2).clip(0, 1)
+                for name, made in kinds.items():
+                    picture = made[k, 0].cpu().numpy()
                     for kind, score in (("psnr", psnr), ("ssim", ssim)):
                         values.setdefault(f"{name}{kind}", []).append(score(image, picture))
                         values.setdefault(f"{name}{kind}_brain", []).append(score(image, picture, brain))

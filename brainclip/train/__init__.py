@@ -7,6 +7,7 @@ from pathlib import Path
 
 from brainclip.config import Recipe, as_dict, load_recipe
 from brainclip.errors import RecipeError
+from brainclip.train.checks import check_decoder
 
 STAGES = ("pairs", "clip", "vae", "prior", "decoder", "pixel")
 
@@ -31,6 +32,8 @@ def run_stage(
             f"{recipe_path}: no table [adapter.{adapter}]; it has: {', '.join(recipe.adapter) or 'none'}"
         )
     if dry_run:
+        if stage == "decoder":
+            check_decoder(recipe)
         table = as_dict(recipe)
         shown = table["adapter"][adapter] if adapter else table[stage]
         return f"{stage}: would write {Path(recipe.folder) / stage} with {json.dumps(shown)}"

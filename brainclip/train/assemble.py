@@ -8,6 +8,7 @@ from pathlib import Path
 from brainclip.config import Recipe, digest
 from brainclip.data import PairDataset
 from brainclip.errors import WeightsError
+from brainclip.layouts import layout_files
 from brainclip.model import FORMAT
 from brainclip.weights import DIFFUSERS_WEIGHTS, hash_file, write_json
 
@@ -20,7 +21,7 @@ FILES = {
         "whitening.safetensors",
     ),
     "prior": ("config.json", DIFFUSERS_WEIGHTS, "scheduler_config.json", "contract.json"),
-    "decoder": ("vae", "unet", "expected", "scheduler", "contract.json"),
+    "decoder": ("scheduler", "contract.json"),  # and what its layout consists of
 }
 
 
@@ -29,11 +30,15 @@ def assemble(recipe: Recipe) -> Path:
     source, target = Path(recipe.folder), Path(recipe.folder) / "model"
     if (target / "brainclip.json").is_file():
         (target / "brainclip.json").unlink()  # from here to the end the folder is incomplete
+    if (target / "decoder").is_dir():
+        shutil.rmtree(target / "decoder")  # that of another layout would leave its index behind
     for stage, names in FILES.items():
         for name in names:
             _copy(source / stage / name, target / stage / name)
+    for name in layout_files(source / "decoder"):
+        _copy(source / "decoder" / name, target / "decoder" / name)
     for path in source.glob("decoder/adapters/*/adapter.json"):
-        for name in ("unet", "expected", "adapter.json"):
+        for name in ("unet", "expected", "projection", "adapter.json"):
             if (path.parent / name).exists():
                 _copy(path.parent / name, target / "decoder" / "adapters" / path.parent.name / name)
     data = PairDataset([recipe.pairs_folder(name) for name in recipe.decoder.mix], "train")

@@ -114,9 +114,10 @@ def longest_caption(clip: Clip, texts: Sequence[str]) -> int:
 
 @torch.no_grad()
 def embed_all(clip: Clip, data: PairDataset, indices: np.ndarray, batch: int = 256) -> Tensor:
-    """Embeddings (N, D) of the slices at `indices`."""
+    """Embeddings (N, D) of the slices at `indices`, where the CLIP is."""
+    device = clip.embedding_mean.device
     starts = tqdm(range(0, len(indices), batch), desc="embed", unit="batch", disable=len(indices) <= batch)
-    parts = [clip.encode_image(data.images(indices[i : i + batch])) for i in starts]
+    parts = [clip.encode_image(data.images(indices[i : i + batch]).to(device)) for i in starts]
     return torch.cat(parts)
 
 

@@ -1,4 +1,4 @@
-"""Stage decoder: the flow in latent space, given the image embedding; and LoRA adapters for other scans."""
+"""Stage decoder: diffusion in latent space, given the image embedding; and LoRA adapters for other scans."""
 
 from __future__ import annotations
 
@@ -7,59 +7,89 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers.models.attention_processor import AttnProcessor
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional
 
 from brainclip.clip import Clip
-from brainclip.config import AdapterRecipe, DecoderRecipe, Recipe, as_dict
+from brainclip.config import DecoderRecipe, DenoisingRecipe, Recipe, as_dict
 from brainclip.data import PairDataset, training_data
 from brainclip.decoder import Decoder
-from brainclip.errors import RecipeError, WeightsError
+from brainclip.errors import RecipeError
+from brainclip.schedules import check_weights, objective_of, training_scheduler
+from brainclip.train.begin import begin_decoder, begun_from
+from brainclip.train.checks import check_decoder
 from brainclip.train.embeddings import whitened_embeddings
-from brainclip.train.loop import Batch, Stage, started_from, train
-from brainclip.train.vae import load_vae
-from brainclip.vae import PatchAutoencoder
-from brainclip.weights import DIFFUSERS_WEIGHTS, hash_file
+from brainclip.train.latents import cached_latents
+from brainclip.train.loop import Batch, Stage, train
+from brainclip.train.objectives import coloured, draw_times, noised, squared_error
+from brainclip.train.processes import device_of
+from brainclip.weights import write_json
 
 SHOWN = 8  # pictures in a training sample
 
 
 class DecoderObjective(nn.Module):
-    """Squared error of the flow's velocity, plus that of the expected latents, each with its own gradient."""
+    """Squared error of what the network predicts, plus what else its layout trains, each with its own
+    gradient."""
 
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, decoder: Decoder, *, min_snr: float = 0.0) -> None:
         super().__init__()
-        self.decoder = decoder
+        self.decoder, self.min_snr = decoder, min_snr
+        self.name = objective_of(decoder.scheduler)
+        self.scheduler = training_scheduler(decoder.scheduler)
 
     def forward(
-        self, latents: Tensor, noise: Tensor, sigma: Tensor, whitened: Tensor
+        self,
+        noise: Tensor,
+        time: Tensor,
+        whitened: Tensor,
+        *,
+        images: Tensor | None = None,
+        latents: Tensor | None = None,
+        **tokens: Tensor,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        expected = self.decoder.expected(whitened).float()
-        spread = sigma[:, None, None, None]
-        noisy = (1 - spread) * latents + spread * noise
-        velocity = self.decoder.velocity(noisy, sigma, whitened, expected.detach()).float()
-        flow = functional.mse_loss(velocity, noise - latents)
-        mean = functional.mse_loss(expected, latents)
-        return flow + mean, {"flow": flow.detach(), "expected": mean.detach()}
+        """images (B, 1, H, W) in [0, 1], or the autoencoder's own latents (B, C, h, w) of them."""
+        layout = self.decoder.layout
+        if images is not None:
+            with torch.autocast(images.device.type, enabled=False):  # SDXL's encoder overflows in half
+                latents = layout.encode(images)
+        assert latents is not None
+        clean = layout.standardised(latents)
+        conditions = layout.conditions(whitened, **tokens)
+        noisy, target, weight = noised(self.scheduler, clean, noise, time, min_snr=self.min_snr)
+        error = squared_error(layout.predict(noisy, time, conditions), target, weight)
+        losses = {self.name: error} | layout.further_losses(conditions, clean)
+        return torch.stack(list(losses.values())).sum(), {key: loss.detach() for key, loss in losses.items()}
 
 
 def decoder_batches(
-    decoder: Decoder, data: PairDataset, whitened: Tensor, stage: DecoderRecipe | AdapterRecipe
+    decoder: Decoder, data: PairDataset, whitened: Tensor, stage: DenoisingRecipe, folder: Path
 ) -> Callable[[int], Batch]:
-    """The batches of a decoder or adapter run. sigma is logit-normal, as in Esser et al. 2024."""
+    """The batches of a decoder or adapter run, each a function of (seed, step) alone.
 
-    @torch.no_grad()
+    folder: of latents that are computed once, where the recipe asks for it.
+    """
+    captions = [pair.captions or (pair.text,) for pair in data.pairs]
+    decoder.layout.tokens(sorted({text for row in captions for text in row}))  # one too long is found now
+    latents = cached_latents(decoder.layout, data, folder) if stage.cache else None
+
     def batch(step: int) -> Batch:
         indices = data.draw(stage.batch, stage.seed, step)
         generator = np.random.default_rng([stage.seed, step, 1])
-        latents = decoder.latents(data.images(indices))
-        noise = torch.from_numpy(generator.standard_normal(tuple(latents.shape), dtype=np.float32))
-        sigma = torch.from_numpy(generator.standard_normal(len(indices), dtype=np.float32)).sigmoid()
+        shape = (len(indices), *decoder.layout.shape)
+        noise = torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))
+        time = draw_times(generator, decoder.scheduler, len(indices))
         conditions = whitened[torch.from_numpy(indices)].clone()
-        conditions[torch.from_numpy(generator.random(len(indices)) < stage.embedding_dropout)] = 0
-        return {"latents": latents, "noise": noise, "sigma": sigma, "whitened": conditions}
+        dropped = generator.random(len(indices)) < stage.embedding_dropout
+        conditions[torch.from_numpy(dropped)] = 0
+        said = [
+            "" if dropped[row] else captions[index][generator.integers(len(captions[index]))]
+            for row, index in enumerate(indices)
+        ]
+        shown = {"latents": latents(indices)} if latents else {"images": data.images(indices)}
+        noise = coloured(noise, [stage.seed, step], stage)
+        tokens = decoder.layout.tokens(said)
+        return {"noise": noise, "time": time, "whitened": conditions} | shown | tokens
 
     return batch
 
@@ -72,7 +102,11 @@ def sample_sheet(
     large = np.flatnonzero(areas >= np.median(areas))  # the brain's ends show little
     chosen = large[np.linspace(0, len(large) - 1, SHOWN).astype(int)]
     made = decoder.sample(
-        whitened[chosen], list(range(SHOWN)), steps=recipe.sampling_steps, guidance=recipe.guidance
+        whitened[chosen],
+        list(range(SHOWN)),
+        steps=recipe.sampling_steps,
+        guidance=recipe.guidance,
+        captions=[data.pairs[row].text for row in chosen],
     )
     rows = [torch.cat(list(images[:, 0]), 1) for images in (data.images(chosen), made)]
     path = run / "samples" / f"{step:07d}.png"
@@ -80,58 +114,50 @@ def sample_sheet(
     Image.fromarray((torch.cat(rows) * 255).round().byte().numpy()).save(path)
 
 
-def _fast_on_cpu(decoder: Decoder, device: str) -> None:
-    """Attention as plain matrix products where it is trained on a CPU: the fused kernel's backward pass is so
-    slow there that a step takes a quarter longer."""
-    if device == "cpu" or not torch.cuda.is_available():
-        decoder.unet.set_attn_processor(AttnProcessor())
+def _slices(
+    recipe: Recipe, stage: DenoisingRecipe, clip: Clip, split: str = "train"
+) -> tuple[PairDataset, Tensor]:
+    """A split of the stage's pairs, and the whitened embeddings (N, D) of its slices."""
+    data = training_data(recipe, stage, split)
+    return data, whitened_embeddings(clip, data, Path(recipe.folder) / "embeddings")
 
 
-def _begun(stage: DecoderRecipe, clip: Clip, vae: PatchAutoencoder) -> Decoder:
-    """The decoder a run begins with: random weights, or those of `start` over this autoencoder."""
-    fresh = Decoder.new(stage, clip, vae)
-    if not stage.start:
-        return fresh
-    decoder = Decoder.load(Path(stage.start), clip, retrain=True)
-    for part in ("unet", "expected"):
-        ours, theirs = getattr(fresh, part).state_dict(), getattr(decoder, part).state_dict()
-        if {k: v.shape for k, v in ours.items()} != {k: v.shape for k, v in theirs.items()}:
-            raise WeightsError(
-                f"{stage.start}: its {part} is of another shape than [decoder] and the autoencoder of this "
-                f"recipe make it; give the same channels, layers and widths, or no start"
-            )
-    decoder.vae = vae
-    return decoder
+def _prepare(decoder: Decoder, stage: DenoisingRecipe) -> None:
+    """Set the UNet up for training: activations kept or not, and attention as plain matrix products on a CPU:
+    the fused kernel's backward pass is so slow there that a step takes a quarter longer."""
+    unet = decoder.layout.parts["unet"]
+    if stage.checkpointing:
+        unet.enable_gradient_checkpointing()
+    if decoder.layout.device.type == "cpu":
+        unet.set_default_attn_processor()
 
 
 def train_decoder(recipe: Recipe) -> dict[str, float]:
     """Train the decoder stage of a recipe into <folder>/decoder."""
     stage, folder = recipe.decoder, Path(recipe.folder)
-    clip = Clip.load(folder / "clip").requires_grad_(False)
-    data, held_out = training_data(recipe, stage), training_data(recipe, stage, "validation")
-    whitened = whitened_embeddings(clip, data, folder / "embeddings")
-    held_out_whitened = whitened_embeddings(clip, held_out, folder / "embeddings")
+    check_decoder(recipe)
+    device = device_of(stage)
+    clip = Clip.load(folder / "clip").requires_grad_(False).to(device)
+    data, whitened = _slices(recipe, stage, clip)
+    held_out, held_out_whitened = _slices(recipe, stage, clip, "validation")
     torch.manual_seed(stage.seed)
-    decoder = _begun(stage, clip, load_vae(folder / "vae"))
-    decoder.vae.requires_grad_(False)
-    _fast_on_cpu(decoder, stage.device)
+    decoder = begin_decoder(recipe, clip, data, device)
+    check_weights(stage, objective_of(decoder.scheduler))
+    _prepare(decoder, stage)
+    clip.cpu()  # its work is done
 
     def sample(run: Path, step: int) -> None:
         sample_sheet(decoder, held_out, held_out_whitened, run, step, stage)
 
-    inputs = {
-        "pairs": data.hash,
-        "clip": clip.hash,
-        "vae": hash_file(folder / "vae" / DIFFUSERS_WEIGHTS),
-    } | started_from(stage.start, f"unet/{DIFFUSERS_WEIGHTS}")
-    facts = {"recipe": as_dict(stage), "inputs": inputs}
-    batch = decoder_batches(decoder, data, whitened, stage)
-    return train(
-        Stage("decoder", DecoderObjective(decoder), batch, decoder.save, sample),
-        stage,
-        folder / "decoder",
-        facts,
-    )
+    run = folder / "decoder"
+    facts = {"recipe": as_dict(stage), "inputs": {"pairs": data.hash, "clip": clip.hash} | begun_from(recipe)}
+    if not any(parameter.requires_grad for parameter in decoder.parameters()):
+        decoder.save(run)  # the base takes this CLIP as it is: nothing to train before an adapter
+        write_json(run / "run.json", facts)
+        return {}
+    objective = DecoderObjective(decoder, min_snr=stage.min_snr)
+    batch = decoder_batches(decoder, data, whitened, stage, folder / "latents")
+    return train(Stage("decoder", objective, batch, decoder.save, sample), stage, run, facts)
 
 
 def train_adapter(recipe: Recipe, name: str) -> dict[str, float]:
@@ -140,14 +166,18 @@ def train_adapter(recipe: Recipe, name: str) -> dict[str, float]:
         known = ", ".join(recipe.adapter) or "none"
         raise RecipeError(f"recipe {recipe.name!r} has no table [adapter.{name}]; it has: {known}")
     stage, folder = recipe.adapter[name], Path(recipe.folder)
+    device = device_of(stage)
     clip = Clip.load(folder / "clip").requires_grad_(False)
-    decoder = Decoder.load(folder / "decoder", clip)
-    data, held_out = training_data(recipe, stage), training_data(recipe, stage, "validation")
-    whitened = whitened_embeddings(clip, data, folder / "embeddings")
-    held_out_whitened = whitened_embeddings(clip, held_out, folder / "embeddings")
+    decoder = Decoder.load(folder / "decoder", clip).to(device)
+    check_weights(stage, objective_of(decoder.scheduler))
+    clip.to(device)
+    data, whitened = _slices(recipe, stage, clip)
+    held_out, held_out_whitened = _slices(recipe, stage, clip, "validation")
+    clip.cpu()  # its work is done
     torch.manual_seed(stage.seed)
     decoder.add_adapter(name, stage)
-    _fast_on_cpu(decoder, stage.device)
+    decoder.to(device)
+    _prepare(decoder, stage)
 
     def sample(run: Path, step: int) -> None:
         sample_sheet(decoder, held_out, held_out_whitened, run, step, recipe.decoder)
@@ -158,10 +188,9 @@ def train_adapter(recipe: Recipe, name: str) -> dict[str, float]:
     def save(run: Path) -> None:
         decoder.save_adapter(name, run, card)
 
-    facts = {
-        "recipe": as_dict(stage),
-        "inputs": {"pairs": data.hash, "clip": clip.hash, "decoder": decoder.hash},
-    }
-    batch = decoder_batches(decoder, data, whitened, stage)
+    inputs = {"pairs": data.hash, "clip": clip.hash, "decoder": decoder.hash}
+    objective = DecoderObjective(decoder, min_snr=stage.min_snr)
+    batch = decoder_batches(decoder, data, whitened, stage, folder / "latents")
     run = folder / "decoder" / "adapters" / name
-    return train(Stage(f"adapter {name}", DecoderObjective(decoder), batch, save, sample), stage, run, facts)
+    facts = {"recipe": as_dict(stage), "inputs": inputs}
+    return train(Stage(f"adapter {name}", objective, batch, save, sample), stage, run, facts)

@@ -18,8 +18,8 @@ from brainclip.train.clip import embed_all
 
 @torch.no_grad()
 def whitened_embeddings(clip: Clip, data: PairDataset, folder: Path) -> Tensor:
-    """(N, D) float32, row i for pair i; a pairs folder that this CLIP has embedded before is read from
-    `folder`."""
+    """(N, D) float32 on the CPU, row i for pair i, computed where the CLIP is; a pairs folder that it has
+    embedded before is read from `folder`."""
     from accelerate import PartialState
 
     parts = []
@@ -29,8 +29,9 @@ def whitened_embeddings(clip: Clip, data: PairDataset, folder: Path) -> Tensor:
             if not path.is_file():
                 folder.mkdir(parents=True, exist_ok=True)
                 rows = np.arange(data.starts[number], data.starts[number + 1])
+                whitened = clip.whiten(embed_all(clip, data, rows)).cpu().contiguous()
                 temporary = path.with_name(path.name + ".tmp")
-                save_file({"whitened": clip.whiten(embed_all(clip, data, rows)).contiguous()}, temporary)
+                save_file({"whitened": whitened}, temporary)
                 os.replace(temporary, path)
         parts.append(load_file(path)["whitened"])
     return torch.cat(parts)

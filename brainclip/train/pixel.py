@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional
 
 from brainclip.config import Recipe, as_dict
 from brainclip.data import training_data
 from brainclip.pixel import PixelDiffusion
+from brainclip.schedules import training_scheduler
 from brainclip.train.loop import Batch, Stage, train
+from brainclip.train.objectives import draw_times, noised, squared_error
 
 SHOWN = 8  # slices in a training sample
 
@@ -24,11 +25,12 @@ class PixelObjective(nn.Module):
     def __init__(self, pixels: PixelDiffusion) -> None:
         super().__init__()
         self.pixels = pixels
+        self.scheduler = training_scheduler(pixels.scheduler)
 
-    def forward(self, images: Tensor, noise: Tensor, timestep: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """images (B, 1, H, W) in [0, 1]; timestep (B,)."""
-        noisy = self.pixels.scheduler.add_noise(images * 2 - 1, noise, timestep)
-        return functional.mse_loss(self.pixels.model(noisy, timestep).sample.float(), noise), {}
+    def forward(self, images: Tensor, noise: Tensor, time: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """images (B, 1, H, W) in [0, 1]; time (B,)."""
+        noisy, target, weight = noised(self.scheduler, images * 2 - 1, noise, time)
+        return squared_error(self.pixels.model(noisy, time).sample, target, weight), {}
 
 
 def train_pixel(recipe: Recipe) -> dict[str, float]:
@@ -41,11 +43,10 @@ def train_pixel(recipe: Recipe) -> dict[str, float]:
     def batch(step: int) -> Batch:
         generator = np.random.default_rng([stage.seed, step, 1])
         images = data.images(data.draw(stage.batch, stage.seed, step))
-        steps = pixels.scheduler.config["num_train_timesteps"]
         return {
             "images": images,
             "noise": torch.from_numpy(generator.standard_normal(tuple(images.shape), dtype=np.float32)),
-            "timestep": torch.from_numpy(generator.integers(0, steps, len(images))),
+            "time": draw_times(generator, pixels.scheduler, len(images)),
         }
 
     def sample(run: Path, step: int) -> None:

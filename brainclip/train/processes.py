@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from brainclip.config import TrainingRecipe
 from brainclip.errors import RecipeError
 
 Batch = dict[str, Tensor]
@@ -34,6 +35,14 @@ def own_rows(batch: Batch, whole: Sequence[str], *, rank: int, processes: int) -
     return {
         key: value if key in whole else value[rank * size : (rank + 1) * size] for key, value in batch.items()
     }
+
+
+def device_of(recipe: TrainingRecipe) -> torch.device:
+    """Where this process trains."""
+    from accelerate import PartialState
+
+    device: torch.device = PartialState(cpu=recipe.device == "cpu").device
+    return device
 
 
 def pieces(batch: Batch, size: int) -> list[Batch]:
