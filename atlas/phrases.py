@@ -12,13 +12,16 @@ from atlas.facts import levels, region_names, with_side, wordings
 
 IRREGULAR = {"hippocampus": "hippocampi", "thalamus": "thalami", "putamen": "putamina", "gyrus": "gyri"}
 
+WORD = r"[a-z0-9]+\*?(?:'[a-z]+)?"  # "t2*" is another word than "t2"
+NO_ANSWER = {"disease", "refused"}  # kinds of phrases that no one is told to use
+
 Phrase = tuple[str, ...]
 Table = dict[Phrase, dict[str, Any]]
 
 
 def split_words(text: str) -> Phrase:
     """The lower-case words of a phrase as the reader compares them; hyphens separate."""
-    return tuple(re.findall(r"[a-z0-9]+(?:'[a-z]+)?", text.lower()))
+    return tuple(re.findall(WORD, text.lower()))
 
 
 def known_phrases(words: list[str], at: int) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -30,6 +33,16 @@ def known_phrases(words: list[str], at: int) -> Iterator[tuple[int, dict[str, An
             yield length, meanings
 
 
+def longest_phrase(words: list[str], at: int, plane: str | None) -> tuple[int, dict[str, Any]]:
+    """The longest known phrase that starts at a word and what it can mean in this plane; length 0 if none."""
+    for length, meanings in known_phrases(words, at):
+        if "level" in meanings and plane is not None and plane not in meanings["level"]:
+            meanings = {kind: value for kind, value in meanings.items() if kind != "level"}
+        if meanings:
+            return length, meanings
+    return 0, {}
+
+
 def suggestions(unknown: Iterable[str]) -> dict[str, str]:
     """Unknown word -> the known word it resembles, where there is one."""
     near = {
@@ -37,12 +50,14 @@ def suggestions(unknown: Iterable[str]) -> dict[str, str]:
         for word in unknown
         if word.isalpha()
     }
-    return {word: matches[0] for word, matches in near.items() if matches and matches[0] != word}
+    # "unhealthy" does not mean "healthy"
+    return {word: matches[0] for word, matches in near.items() if matches and not word.endswith(matches[0])}
 
 
 @lru_cache(maxsize=1)
 def _vocabulary() -> list[str]:
-    return sorted({word for phrase in phrases() for word in phrase if len(word) > 4})
+    told = (phrase for phrase, meanings in phrases().items() if not NO_ANSWER & set(meanings))
+    return sorted({word for phrase in told for word in phrase if len(word) > 4})
 
 
 @lru_cache(maxsize=1)
@@ -76,7 +91,20 @@ def phrases() -> Table:
             _add(table, text, "age_band", band)
     _add_levels(table)
     _add_regions(table)
+    _add_parts(table)
     _add_sizes(table)
+    denial = understood["denial"]
+    for kind, texts, value in (
+        ("denial", denial["words"], True),
+        ("denial", denial["except"], False),  # whose opposite is not meant
+        ("disease", denial["disease"], True),
+        ("relation", understood["relation"]["words"], True),
+    ):
+        for text in texts:
+            _add(table, text, kind, value)
+    for row in understood["refused"]:
+        for text in row["words"]:
+            _add(table, text, "refused", row["say"])
     silent = (
         *understood["words"]["stop"],
         *said["regions"]["said"],
@@ -101,7 +129,7 @@ def _add_levels(table: Table) -> None:
 
 
 def _add_regions(table: Table) -> None:
-    """Regions with and without a side; "around" is the level named after the region without its side."""
+    """Regions with and without a side, in the singular and the plural."""
     synonyms = wordings()["understood"]["regions"]
     for name, sides in region_names().items():
         last = name.split()[-1]
@@ -109,16 +137,33 @@ def _add_regions(table: Table) -> None:
         plural = name.removesuffix(last) + IRREGULAR.get(last, ending)
         for text in (name, plural, *synonyms.get(name, ())):
             _add(table, text, "region", (name,))
-            if not {"left", "right"} <= sides:
-                continue
-            both = tuple(with_side(name, side) for side in ("left", "right"))
-            around = table[split_words(text)].get("level", {})
-            for prefix, names in {"left": both[:1], "right": both[1:]}.items():
-                _add(table, f"{prefix} {text}", "region", names)
-                _add(table, f"{prefix} {text}", "around", around)
-            for prefix in ("left and right", "right and left", "both", "bilateral", "left and the right"):
-                _add(table, f"{prefix} {text}", "region", both)
-                _add(table, f"{prefix} {text}", "around", around)
+            if {"left", "right"} <= sides:
+                _add_sides(table, text, (name,))
+
+
+def _add_parts(table: Table) -> None:
+    """Parts and groups of regions, all of which have sides; a part is where the level of its name is."""
+    for row in wordings()["understood"]["parts"]:
+        names = tuple(row["regions"])
+        for text in row["words"]:
+            _add(table, text, "region", names)
+            _add(table, text, "part", len(names) == 1)
+            if all({"left", "right"} <= region_names()[name] for name in names):
+                _add_sides(table, text, names)
+
+
+def _add_sides(table: Table, text: str, names: Phrase) -> None:
+    """A phrase for regions with a side in front; "around" is the level named after it without the side."""
+    around = table[split_words(text)].get("level", {})
+    sides = {"left": ("left",), "right": ("right",)}
+    for prefix in (*sides, *wordings()["understood"]["side"]["both"]):
+        sided = tuple(
+            with_side(name, side) for name in names for side in sides.get(prefix, ("left", "right"))
+        )
+        _add(table, f"{prefix} {text}", "region", sided)
+        _add(table, f"{prefix} {text}", "around", around)
+        if "part" in table[split_words(text)]:
+            _add(table, f"{prefix} {text}", "part", table[split_words(text)]["part"])
 
 
 def _add_sizes(table: Table) -> None:
@@ -129,9 +174,11 @@ def _add_sizes(table: Table) -> None:
             for structure, texts in by_structure.items():
                 for text in texts:
                     _add(table, text, "size", (structure, size))
+    sizes = understood["size"]
+    denied = tuple(f"not {word}" for size in ("small", "enlarged") for word in sizes[size])
     for pattern in understood["structure"]["patterns"]:
         for structure, names in understood["structure"]["names"].items():
-            for size, words in understood["size"].items():
+            for size, words in (*sizes.items(), ("normal", denied)):
                 for name in names:
                     for word in words:
                         _add(table, pattern.format(size=word, name=name), "size", (structure, size))

@@ -6,22 +6,22 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from atlas.denial import read_denial
 from atlas.errors import PromptError
-from atlas.facts import AXIS, VISIBLE_MM2, Facts, wordings
-from atlas.phrases import known_phrases, suggestions
+from atlas.facts import AXIS, VISIBLE_MM2, Facts, age_band
+from atlas.phrases import WORD, known_phrases, longest_phrase, suggestions
+from atlas.quantities import Quantities, read_quantities
+from atlas.sides import sides_in_front
 
 PLANE_OF_AXIS = {axis: plane for plane, axis in AXIS.items()}
-TENS = {
-    "twenty": 20,
-    "thirty": 30,
-    "forty": 40,
-    "fifty": 50,
-    "sixty": 60,
-    "seventy": 70,
-    "eighty": 80,
-    "ninety": 90,
+WRITTEN = {  # patterns that are replaced before anything is read
+    r"[‐-―−]": "-",
+    "\N{RIGHT SINGLE QUOTATION MARK}": "'",
+    r"\bw/o\b": "without",
+    r"\bw/": "with ",
+    r"\b([lr]t?)\.(?=\s*[a-z])": r"\1 ",  # "lt. thalamus"
+    r"\b(t[12]|pd)[\s-]+\*": r"\1*",
 }
-UNITS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 @dataclass(frozen=True)
@@ -41,43 +41,61 @@ def read_prompt(text: str) -> Prompt:
     """What a prompt asks for, in any wording of tables/wordings.toml or their synonyms; case does not matter.
 
     A plane that is not named is taken from the coordinate ("z = 12") or the level. Of two that contradict
-    each other the first counts and the other is reported as unknown. PromptError for an empty prompt.
+    each other the first counts and the other is reported as unknown. PromptError for an empty prompt, and for
+    what would else be read as something it is not: an absence, a contrast that cannot be shown, "over 70".
     """
     if not text.strip():
         raise PromptError(
             'the prompt is empty; say for example "axial T1 slice at the level of the thalamus"'
         )
-    reading = re.sub(r"[‐-―−]", "-", text.lower()).replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
-    stated: dict[str, Any] = {}
-    unused: list[tuple[int, str]] = []
-    reading, coordinate = _read_numbers(reading, stated, unused)
-    tokens = [
-        (match.group(), match.start())
-        for match in re.finditer(r"[a-z0-9]+(?:'[a-z]+)?|[,.;:()\x00]", reading)
-    ]
+    reading = text.lower()
+    for written, meant in WRITTEN.items():
+        reading = re.sub(written, meant, reading)
+    found = read_quantities(reading)
+    stated, unused = found.stated, found.unused
+    tokens = [(match.group(), match.start()) for match in re.finditer(rf"{WORD}|[,.;:()\x00]", found.text)]
+    tokens = sides_in_front(tokens)
     words = [word for word, _ in tokens]
-    plane = _plane_of(words) or (PLANE_OF_AXIS[coordinate[0]] if coordinate else None)
-    if coordinate and plane != PLANE_OF_AXIS[coordinate[0]]:
-        unused.append((coordinate[2], f"{coordinate[0]} = {coordinate[1]:g} in a {plane} slice"))
-        coordinate = None
+    plane = _plane_of(words) or PLANE_OF_AXIS.get(found.axis)
     if plane is not None:
         stated["plane"] = plane
-    if coordinate:
-        stated["position_mm"] = coordinate[1]
+    if found.place is not None:
+        _state_position(stated, found)
     at = 0
     while at < len(words):
-        length, meanings = _longest(words, at, stated.get("plane"))
-        if length == 0:
-            if words[at][0].isalnum():
-                unused.append((tokens[at][1], words[at]))
-            at += 1
+        length, meanings = longest_phrase(words, at, stated.get("plane"))
+        said = " ".join(words[at : at + max(length, 1)])
+        if "refused" in meanings:
+            raise PromptError(f"{said!r}: {meanings['refused']}")
+        if "denial" in meanings:
+            denied = read_denial(words, at, at + length, stated.get("plane"), opposite=meanings["denial"])
+            unused += [(tokens[place][1], word) for place, word in denied.unknown]
+            for meaning in denied.meanings:
+                if not _state(stated, meaning, in_place=False):
+                    unused.append((tokens[at][1], " ".join(words[at : denied.end])))
+            at = denied.end
             continue
+        if "relation" in meanings:
+            _refuse_beside(words, at, at + length, stated.get("plane"))
         in_place = _says_place(words, at, at + length)
-        if not _state(stated, meanings, in_place=in_place):
-            unused.append((tokens[at][1], " ".join(words[at : at + length])))
-        at += length
+        if said[0].isalnum() and (not length or not _state(stated, meanings, in_place=in_place)):
+            unused.append((tokens[at][1], said))
+        at += max(length, 1)
     unknown = tuple(dict.fromkeys(word for _, word in sorted(unused)))
     return Prompt(text, _facts(stated), unknown, suggestions(unknown), stated)
+
+
+def _state_position(stated: dict[str, Any], found: Quantities) -> None:
+    """Add the coordinate, or name it as unused where it lies along another axis than the plane's."""
+    if "plane" not in stated:
+        raise PromptError(
+            f"'{found.position_mm:+g} mm' is along no axis; say for example 'z = {found.position_mm:g} mm'"
+        )
+    if found.axis in ("", AXIS[stated["plane"]]):
+        stated["position_mm"] = found.position_mm
+    else:
+        said = f"{found.axis} = {found.position_mm:g} in a {stated['plane']} slice"
+        found.unused.append((found.place or 0, said))
 
 
 def _facts(stated: dict[str, Any]) -> Facts:
@@ -94,88 +112,6 @@ def _facts(stated: dict[str, Any]) -> Facts:
     )
 
 
-def _read_numbers(
-    reading: str, stated: dict[str, Any], unused: list[tuple[int, str]]
-) -> tuple[str, tuple[str, float, int] | None]:
-    """The text with ages, field strength and coordinates blanked, and the coordinate (axis, mm, place)."""
-    coordinates: list[tuple[str, float, int]] = []
-
-    def state(name: str, value: object, match: re.Match[str]) -> str:
-        if stated.setdefault(name, value) != value:
-            unused.append((match.start(), match.group().strip()))
-        return "\x00" * len(match.group())
-
-    def age(match: re.Match[str]) -> str:
-        years = int(next(group for group in match.groups() if group and group.isdigit()))
-        if years > 120:
-            return match.group()
-        sex = match.groupdict().get("sex")
-        if sex:
-            state("sex", {"f": "female", "m": "male"}[sex], match)
-        return state("age", years, match)
-
-    def coordinate(axis: str, position_mm: float, match: re.Match[str]) -> str:
-        if coordinates and coordinates[0][:2] != (axis, position_mm):
-            unused.append((match.start(), match.group().strip()))
-        coordinates.append((axis, position_mm, match.start()))
-        return "\x00" * len(match.group())
-
-    def from_landmark(match: re.Match[str]) -> str:
-        distance, direction = float(match.group(1)), match.group(2)
-        axis = "z" if direction in ("above", "below", "superior to", "inferior to") else "y"
-        negative = direction in ("below", "inferior to", "behind", "posterior to")
-        return coordinate(axis, -distance if negative else distance, match)
-
-    def from_midline(match: re.Match[str]) -> str:
-        distance = float(match.group(1))
-        return coordinate("x", -distance if match.group(2) == "left" else distance, match)
-
-    tens, units = "|".join(TENS), "|".join(UNITS)
-    reading = re.sub(
-        rf"\b({tens})(?:[\s-]({units}))?(?=[\s-]years?\b)",
-        lambda match: str(TENS[match.group(1)] + (UNITS.index(match.group(2)) + 1 if match.group(2) else 0)),
-        reading,
-    )
-    number, before = r"(\d+(?:\.\d+)?)", r"(?<![\w.=-])"
-    reading = re.sub(
-        rf"(?:\baged?\s+(?:of\s+)?)?{before}(\d{{1,3}})[\s-]*"
-        r"(?:y\.\s?o\.?(?!\w)|(?:years?[\s-]*old|years?|yrs?|yo|y/o|y)\b)",
-        age,
-        reading,
-    )
-    reading = re.sub(
-        r"\b(?:aged?|age of|age[:=])\s*(?:of|=|:)?\s*(\d{1,3})\b(?!\s*(?:mm|t\b|tesla)|\.\d)", age, reading
-    )
-    reading = re.sub(rf"{before}(\d{{2,3}})\s?/?\s?(?P<sex>[fm])\b", age, reading)
-    nouns = (*wordings()["sex"].values(), wordings()["person"]["nobody"])
-    people = "|".join(word for words in nouns for word in words)
-    reading = re.sub(  # "woman, 30"
-        rf"\b({people})(,? (?:1[01]\d|\d{{2}}))\b(?!\s*mm|[.\d])",
-        lambda match: match[1] + state("age", int(match[2].strip(", ")), match)[len(match[1]) :],
-        reading,
-    )
-    reading = re.sub(
-        rf"{before}{number}[\s-]?(?:tesla|t)\b",
-        lambda match: state("field_strength", float(match[1]), match),
-        reading,
-    )
-    landmark = r"above|below|superior to|inferior to|in front of|behind|anterior to|posterior to"
-    commissure = r"(?:the )?(?:ac-pc (?:line|plane)|ac\b|anterior commissure)"
-    reading = re.sub(
-        rf"(?:\b[yz]\s*[=:]?\s*)?{before}{number}\s*mm ({landmark}) {commissure}", from_landmark, reading
-    )
-    midline = r"(?:the )?(?:midline|midsagittal plane|mid-sagittal plane)"
-    reading = re.sub(
-        rf"{before}{number}\s*mm (?:to the )?(left|right) (?:of|from) {midline}", from_midline, reading
-    )
-    reading = re.sub(
-        rf"\b([xyz])\s*(?:=|:|at|is|of)?\s*([+-]?)\s?{number}(?:\s*mm\b)?",
-        lambda match: coordinate(match[1], float(match[3]) * (-1.0 if match[2] == "-" else 1.0), match),
-        reading,
-    )
-    return reading, coordinates[0] if coordinates else None
-
-
 def _plane_of(words: list[str]) -> str | None:
     """The first plane that is named outright, by a plane word or a view such as "midsagittal"."""
     at = 0
@@ -189,14 +125,21 @@ def _plane_of(words: list[str]) -> str | None:
     return None
 
 
-def _longest(words: list[str], at: int, plane: str | None) -> tuple[int, dict[str, Any]]:
-    """The longest known phrase that starts at a word and what it can mean in this plane; length 0 if none."""
-    for length, meanings in known_phrases(words, at):
-        if "level" in meanings and plane is not None and plane not in meanings["level"]:
-            meanings = {kind: value for kind, value in meanings.items() if kind != "level"}
-        if meanings:
-            return length, meanings
-    return 0, {}
+def _refuse_beside(words: list[str], start: int, at: int, plane: str | None) -> None:
+    """PromptError if words[start:at], such as "above", are followed by a structure."""
+    while at < len(words):
+        length, meanings = longest_phrase(words, at, plane)
+        if not length or set(meanings) - {"stop"}:
+            break
+        at += length
+    else:
+        return
+    if {"region", "level", "view"} & set(meanings):
+        said = " ".join(words[start : at + length])
+        raise PromptError(
+            f"a place {said!r} cannot be read; name the level itself, or say a place in millimetres, for "
+            "example 'z = 20 mm' or '12 mm above the AC'"
+        )
 
 
 def _says_place(words: list[str], start: int, end: int) -> bool:
@@ -214,7 +157,11 @@ def _state(stated: dict[str, Any], meanings: dict[str, Any], *, in_place: bool) 
     if "view" in meanings:
         plane, level = meanings["view"]
         return stated.setdefault("plane", plane) == plane and stated.setdefault("level", level) == level
-    if "level" in meanings and (in_place or "region" not in meanings):
+    if {"relation", "disease"} & set(meanings):
+        return False
+    if "age_band" in meanings:
+        return _state_band(stated, meanings["age_band"])
+    if "level" in meanings and (in_place or "region" not in meanings or "part" in meanings):
         by_plane = meanings["level"]
         plane = stated.get("plane") or next(iter(by_plane))
         if plane in by_plane and stated.get("level") in (None, by_plane[plane]):
@@ -229,7 +176,19 @@ def _state(stated: dict[str, Any], meanings: dict[str, Any], *, in_place: bool) 
         names = stated.setdefault("regions", [])
         names.extend(name for name in meanings["region"] if name not in names)
         around = meanings.get("around", {})  # the level of "hippocampus" for an axial "left hippocampus"
-        if in_place and "level" not in stated and stated.get("plane") in around:
+        if (in_place or meanings.get("part")) and "level" not in stated and stated.get("plane") in around:
             stated["level"] = around[stated["plane"]]
         return True
     return all(stated.setdefault(kind, value) == value for kind, value in meanings.items() if kind != "stop")
+
+
+def _state_band(stated: dict[str, Any], band: str) -> bool:
+    """Add a band of ages, the narrower of two; False if the age or the other band is not within it."""
+    low, high = age_band(band)
+    if "age" in stated:
+        return low <= int(stated["age"]) < high
+    first_low, first_high = age_band(stated.get("age_band", band))
+    if first_low <= low and high <= first_high:
+        stated["age_band"] = band
+        return True
+    return low <= first_low and first_high <= high
