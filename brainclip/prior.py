@@ -41,9 +41,9 @@ class Prior(nn.Module):
             num_attention_heads=recipe.heads,
             attention_head_dim=recipe.head_width,
             num_layers=recipe.layers,
-            embedding_dim=clip.towers.text_projection.shape[0],
-            embedding_proj_dim=clip.towers.text_projection.shape[1],
-            clip_embed_dim=clip.towers.text_projection.shape[1],
+            embedding_dim=clip.states_width,
+            embedding_proj_dim=clip.embedding_width,
+            clip_embed_dim=clip.embedding_width,
             num_embeddings=clip.context,
         )
         transformer.clip_mean.data.copy_(clip.embedding_mean[None])

@@ -87,4 +87,14 @@ def hash_file(path: Path) -> str:
     """First 16 hex digits of a file's sha256: the name by which one stage knows another's weights."""
     if not path.is_file():
         raise WeightsError(f"{path}: no such weight file")
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def hash_weights(module: nn.Module) -> str:
+    """16 hex digits of a module's weights in memory, with their names."""
+    sha256 = hashlib.sha256()
+    for key, value in module.state_dict().items():
+        sha256.update(key.encode())
+        sha256.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return sha256.hexdigest()[:16]

@@ -123,7 +123,5 @@ def test_jitter_never_mirrors() -> None:
 def test_a_caption_that_does_not_fit_is_refused_before_training() -> None:
     clip = toy_clip()
     assert longest_caption(clip, TEXTS) == max(clip.tokens_in(text) for text in TEXTS) <= clip.context
-    with pytest.raises(
-        RecipeError, match=r"clip.vocabulary = \d+: a training caption takes \d+ tokens, 77 fit"
-    ):
+    with pytest.raises(RecipeError, match=r"a training caption takes \d+ tokens, 77 fit"):
         longest_caption(clip, [*TEXTS, "axial T1 slice " * 40])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from brainclip.clip import Clip
 from brainclip.config import Recipe, digest
 from brainclip.data import PairDataset
 from brainclip.errors import WeightsError
@@ -12,13 +13,6 @@ from brainclip.model import FORMAT
 from brainclip.weights import DIFFUSERS_WEIGHTS, hash_file, write_json
 
 FILES = {
-    "clip": (
-        "open_clip_config.json",
-        "open_clip_model.safetensors",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "whitening.safetensors",
-    ),
     "prior": ("config.json", DIFFUSERS_WEIGHTS, "scheduler_config.json", "contract.json"),
     "decoder": ("vae", "unet", "expected", "scheduler", "contract.json"),
 }
@@ -29,6 +23,7 @@ def assemble(recipe: Recipe) -> Path:
     source, target = Path(recipe.folder), Path(recipe.folder) / "model"
     if (target / "brainclip.json").is_file():
         (target / "brainclip.json").unlink()  # from here to the end the folder is incomplete
+    Clip.load(source / "clip").save(target / "clip")  # the same weights, without what is beside them there
     for stage, names in FILES.items():
         for name in names:
             _copy(source / stage / name, target / stage / name)
