@@ -232,10 +232,8 @@ def opened(name: str, tag: str | None, size: tuple[int, int] | None) -> tuple[Op
 
 
 def _fetch(name: str, tag: str | None) -> bool:
-    """Have the config and the weights of a base on this machine; True when a tag wants quick_gelu.
-
-    open_clip itself would go on with random weights where there are none.
-    """
+    """Fetch the config and the weights of a base, for open_clip goes on with random weights where there are
+    none; True when a tag wants quick_gelu."""
     import open_clip
     from open_clip.pretrained import download_pretrained_from_hf, get_pretrained_cfg
 

@@ -34,7 +34,9 @@ class Transformers(Layout):
         self.config, self.tokenizer, self.processor, self.halves = config, tokenizer, processor, halves
         self.context = int(config.text_config.max_position_embeddings)
         self.embedding_width = int(config.projection_dim)
-        self.size = int(processor.crop_size["height"]), int(processor.crop_size["width"])
+        own = config.vision_config.image_size
+        size = processor.crop_size or {"height": own, "width": own}
+        self.size = int(size["height"]), int(size["width"])
         self.mean, self.std = tuple(processor.image_mean), tuple(processor.image_std)
         self.padding = int(tokenizer.pad_token_id)
 
