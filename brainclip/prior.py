@@ -36,7 +36,15 @@ class Prior(nn.Module):
 
     @classmethod
     def new(cls, recipe: PriorRecipe, clip: Clip) -> Prior:
-        """A prior with random weights for this CLIP, with its whitening statistics."""
+        """A prior with random weights for this CLIP, with its whitening statistics.
+
+        WeightsError where states and embeddings differ in width, which a PriorTransformer cannot take.
+        """
+        if clip.states_width != clip.embedding_width:
+            raise WeightsError(
+                f"this CLIP has text states of {clip.states_width} numbers and embeddings of "
+                f"{clip.embedding_width}; a prior needs a CLIP in which both are the same"
+            )
         transformer = PriorTransformer(
             num_attention_heads=recipe.heads,
             attention_head_dim=recipe.head_width,

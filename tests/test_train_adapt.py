@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,14 +14,13 @@ import pytest
 import torch
 from test_towers import given, given_by_its_own_library
 from torch import nn
-from torch.nn.functional import normalize
 from toy_bases import WRITERS
 from toy_pairs import write_toy_pairs
 from toys import PRIOR, TEXTS, smooth_images
 
 from brainclip.clip import Clip
 from brainclip.config import ClipRecipe, PairsRecipe, Recipe
-from brainclip.errors import RecipeError
+from brainclip.errors import RecipeError, WeightsError
 from brainclip.prior import Prior
 from brainclip.towers.attention import SplitAttention, fuse_attention, split_attention
 from brainclip.towers.bases import open_base
@@ -33,8 +32,9 @@ from brainclip.train.clip import ClipObjective, train_clip
 from brainclip.weights import read_weights
 
 LAYOUTS = tuple(WRITERS)
+Opened = Callable[[str], Clip]
 STAGE = ClipRecipe(
-    mix={"toy": 1.0}, steps=2, batch=6, warmup=1, rate=1e-2, device="cpu", ema=0.0, rank=3, alpha=6, blocks=1
+    mix={"toy": 1.0}, steps=2, batch=6, warmup=1, rate=3e-2, device="cpu", ema=0.0, rank=3, alpha=6, blocks=1
 )
 
 
@@ -42,6 +42,13 @@ STAGE = ClipRecipe(
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     root = tmp_path_factory.mktemp("bases")
     return {name: write(root / name) for name, write in WRITERS.items()}
+
+
+@pytest.fixture(scope="module")
+def opened(bases: dict[str, str]) -> Opened:
+    """A CLIP of a layout, each with weights of its own."""
+    once = {name: open_base(base) for name, base in bases.items()}
+    return lambda name: Clip(copy.copy(once[name][0]), copy.deepcopy(once[name][1]))
 
 
 @pytest.fixture
@@ -60,14 +67,14 @@ def trained(recipe: Recipe, **changes: object) -> Clip:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_base_adapted_two_steps_saved_and_reloaded_equals_its_own_library(
-    layout: str, bases: dict[str, str], recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+    layout: str, bases: dict[str, str], recipe: Recipe, monkeypatch: pytest.MonkeyPatch, opened: Opened
 ) -> None:
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
     save = adapt.save
     monkeypatch.setattr(adapt, "save", lambda clip, *rest: (seen.append(given(clip)), save(clip, *rest)))
     clip = trained(recipe, base=bases[layout], train="lora")
     folder = Path(recipe.folder) / "clip"
-    before = given(Clip(*open_base(bases[layout])))
+    before = given(opened(layout))
     pixels = clip.layout.pixels(smooth_images(3))
     theirs = given_by_its_own_library(folder, pixels)
     for now, other, begun, own in zip(given(clip), seen[0], before, theirs, strict=True):
@@ -81,14 +88,14 @@ def test_base_adapted_two_steps_saved_and_reloaded_equals_its_own_library(
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_lora_alone_on_a_fresh_base_gives_the_merged_folder(
-    layout: str, bases: dict[str, str], recipe: Recipe
+    layout: str, bases: dict[str, str], recipe: Recipe, opened: Opened
 ) -> None:
     from peft import PeftModel
 
     clip = trained(recipe, base=bases[layout], train="lora")
     adapter = Path(recipe.folder) / "clip" / "adapter"
-    fresh = Clip(*open_base(bases[layout]))
-    if layout == "open_clip":
+    fresh = opened(layout)
+    if layout in ("open_clip", "siglip"):  # their towers' attention is torch's
         split_attention([fresh.towers])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft calls transformers by an older name
@@ -111,8 +118,8 @@ PROJECTION = {
     "open_clip": {"image": 32 * 24, "text": 32 * 24},
     "biomed": {"image": 64 * 24, "text": 32 * 28 + 28 * 24},  # the text's has two layers
     "siglip": {"image": 0, "text": 32 * 64 + 64},
-    "clip_model": {"image": 32 * 24, "text": 32 * 24},
-    "kandinsky": {"image": 32 * 24, "text": 32 * 24},
+    "clip_model": {"image": 32 * 32, "text": 32 * 32},
+    "kandinsky": {"image": 32 * 32, "text": 32 * 32},
 }
 
 
@@ -124,22 +131,20 @@ def learning(clip: Clip) -> int:
 
 @pytest.mark.parametrize("locked", ["", "image", "text"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_each_way_trains_as_many_numbers_as_its_layers_have(
-    layout: str, locked: str, bases: dict[str, str]
-) -> None:
+def test_each_way_trains_as_many_numbers_as_its_layers_have(layout: str, locked: str, opened: Opened) -> None:
     def counted(**changes: object) -> int:
-        clip = Clip(*open_base(bases[layout]))
-        adapt.choose(clip, replace(STAGE, base=bases[layout], locked=locked, **changes))  # type: ignore[arg-type]
+        clip = opened(layout)
+        adapt.choose(clip, replace(STAGE, base="x", locked=locked, **changes))  # type: ignore[arg-type]
         assert clip.towers.logit_scale.requires_grad
         return learning(clip)
 
-    clip = Clip(*open_base(bases[layout]))
+    clip = opened(layout)
     sides = {name: side for name, side in clip.layout.sides(clip.towers).items() if name != locked}
     everything = sum(p.numel() for p in clip.towers.parameters()) - 1 - (clip.towers.logit_bias is not None)
     if not locked:
         assert counted(train="full") == everything
     else:
-        other = Clip(*open_base(bases[layout]))
+        other = opened(layout)
         rest = sum(p.numel() for p in other.layout.sides(other.towers)[locked].parameters)
         assert counted(train="full") == everything - rest
     projections = sum(PROJECTION[layout][name] for name in sides)
@@ -152,8 +157,8 @@ def test_each_way_trains_as_many_numbers_as_its_layers_have(
     assert counted(train="blocks") == last + ends + projections
 
 
-def test_nothing_to_train_and_too_many_blocks_are_refused(bases: dict[str, str]) -> None:
-    clip = Clip(*open_base(bases["siglip"]))
+def test_nothing_to_train_and_too_many_blocks_are_refused(opened: Opened) -> None:
+    clip = opened("siglip")
     with pytest.raises(RecipeError, match="have nothing of that kind to train"):
         adapt.choose(clip, replace(STAGE, base="x", train="projection", locked="text"))
     with pytest.raises(RecipeError, match=r"clip.blocks = 3: the text tower has 2"):
@@ -179,19 +184,19 @@ def test_settings_that_do_not_go_together_are_refused(changes: dict[str, object]
 @pytest.mark.parametrize("layout", ["open_clip", "biomed", "kandinsky"])
 @pytest.mark.parametrize("locked", ["image", "text"])
 def test_locked_tower_of_a_base_gives_the_same_embeddings_and_the_other_learns(
-    layout: str, locked: str, bases: dict[str, str], recipe: Recipe
+    layout: str, locked: str, bases: dict[str, str], recipe: Recipe, opened: Opened
 ) -> None:
     clip = trained(recipe, base=bases[layout], locked=locked, train="lora")
-    texts, images = zip(given(clip), given(Clip(*open_base(bases[layout]))), strict=True)
+    texts, images = zip(given(clip), given(opened(layout)), strict=True)
     kept, learnt = (images, texts) if locked == "image" else (texts, images)
     assert torch.allclose(*kept, atol=2e-3)  # half precision
     assert (learnt[0] - learnt[1]).abs().max() > 4e-3
     assert bool((clip.embedding_std > 0).all())  # a base has no statistics of its own
 
 
-def test_dropout_is_off_in_a_locked_tower_and_on_in_one_that_learns(bases: dict[str, str]) -> None:
+def test_dropout_is_off_in_a_locked_tower_and_on_in_one_that_learns(opened: Opened) -> None:
     for locked, same in (("text", True), ("image", False)):
-        clip = Clip(*open_base(bases["biomed"]))
+        clip = opened("biomed")
         adapt.choose(clip, replace(STAGE, base="x", locked=locked))
         objective = ClipObjective(clip, AgeReading(clip))
         objective.train()
@@ -255,8 +260,8 @@ def test_stopped_lora_run_resumes_to_the_same_weights(bases: dict[str, str], rec
 
 @pytest.mark.parametrize("layout", ["open_clip", "biomed", "clip_model"])
 @torch.no_grad()
-def test_age_is_settled_in_the_projection_of_each_layout(layout: str, bases: dict[str, str]) -> None:
-    clip = Clip(*open_base(bases[layout]))
+def test_age_is_settled_in_the_projection_of_each_layout(layout: str, opened: Opened) -> None:
+    clip = opened(layout)
     images = smooth_images(120)
     before = clip.encode_image(images)
     ages = 50 + 18 * (before - before.mean(0))[:, 2] / before[:, 2].std()
@@ -271,16 +276,20 @@ def test_age_needs_an_image_tower_with_a_linear_end(bases: dict[str, str], recip
         trained(recipe, base=bases["siglip"], age=1.0)
 
 
-@pytest.mark.parametrize("layout", ["biomed", "kandinsky"])
-def test_prior_takes_its_widths_from_any_base(layout: str, bases: dict[str, str], tmp_path: Path) -> None:
-    Clip(*open_base(bases[layout])).save(tmp_path)
+def test_prior_takes_its_widths_from_the_base(opened: Opened, tmp_path: Path) -> None:
+    opened("kandinsky").save(tmp_path)
     clip = Clip.load(tmp_path)
     clip.embedding_std.fill_(0.1)
     prior = Prior.new(PRIOR, clip).eval()
     assert prior.transformer.config.num_embeddings == 256
-    sampled = prior.sample(clip, TEXTS, [1, 2, 3], steps=2, guidance=2.0)
-    assert sampled.shape == (3, 24)
-    assert torch.allclose(clip.unwhiten(sampled), normalize(clip.unwhiten(sampled), dim=1), atol=1e-5)
+    sampled = clip.unwhiten(prior.sample(clip, TEXTS, [1, 2, 3], steps=2, guidance=2.0))
+    assert sampled.shape == (3, 32) and torch.allclose(sampled.norm(dim=1), torch.ones(3))
+
+
+def test_prior_of_a_base_whose_states_are_wider_than_its_embeddings_is_refused(opened: Opened) -> None:
+    clip = opened("biomed")
+    with pytest.raises(WeightsError, match="states of 32 numbers and embeddings of 24"):
+        Prior.new(PRIOR, clip)
 
 
 @pytest.mark.parametrize("layout", ["open_clip", "kandinsky"])

@@ -124,13 +124,13 @@ def _config() -> Any:
         "intermediate_size": 64,
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
-        "projection_dim": 24,
+        "projection_dim": 32,
     }
     ends = {"bos_token_id": 512, "eos_token_id": 513, "pad_token_id": 513}
     return CLIPConfig(
         text_config={**common, **ends, "vocab_size": 514, "max_position_embeddings": 256},
         vision_config={**common, "image_size": 32, "patch_size": 8},
-        projection_dim=24,
+        projection_dim=32,
     )
 
 
