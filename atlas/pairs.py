@@ -21,7 +21,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -52,6 +52,7 @@ from atlas.workers import run
 
 __all__ = ["SPLITS", "Pair", "read_dataset", "read_pairs", "write_pairs"]
 
+Known = Mapping[tuple[str, str, str], Mapping[str, Any]]  # subject, session, contrast -> what the table says
 # what the pictures of a source are made from, carried into dataset.json; what a data set says of itself in
 # dataset_description.json comes first
 LICENCES = {
@@ -148,7 +149,7 @@ def write_pairs(
         _sweep(out)
         licence = _licence(source, Path(folder))
         dataset = _finish(out, source, settings, subjects, rejected, licence)
-        if shards:
+        if shards or (out / "shards").exists():  # else they would keep people who have gone
             write_shards(out)
         return dataset
     except OSError as error:
@@ -288,7 +289,12 @@ def _finish(
 
     The subjects' files are read twice, so that thousands of subjects need not lie in memory at once.
     """
-    people = [_person(subject_path(out, name)) for name in sorted(subjects)]
+    known = {
+        (name, scan.session or "", scan.modality): scan.known
+        for name, scans in subjects.items()
+        for scan in sorted(scans, key=lambda scan: str(scan.path), reverse=True)  # the first is the one used
+    }
+    people = [_person(out, name, known) for name in sorted(subjects)]
     healthy = {
         (name, scan.session or "")
         for name, scans in subjects.items()
@@ -300,7 +306,7 @@ def _finish(
     percentiles, compared = volume_percentiles(people, healthy=healthy)
     visits = visit_lines(headers, percentiles)
     facts = {(visit["subject"], visit["session"]): visit_facts(visit) for visit in visits}
-    counts = _write_metadata(out, headers, facts, digest.update)
+    counts = _write_metadata(out, headers, known, facts, digest.update)
     refused = sorted(
         [*rejected, *(row for header in headers for row in header["rejected"])],
         key=lambda row: (row["subject"], row["path"], row["reason"]),
@@ -337,9 +343,19 @@ def _finish(
     return dataset
 
 
-def _person(path: Path) -> list[dict[str, Any]]:
+def _lines(out: Path, subject: str, known: Known) -> Iterator[dict[str, Any]]:
+    """The lines of a subject's file, the header first; the person as the table has it now."""
+    lines = read_lines(subject_path(out, subject))
+    yield next(lines)
+    for record in lines:
+        facts = record["facts"]
+        facts["known"] = known.get((subject, record["session"], facts["modality"]), facts["known"])
+        yield record
+
+
+def _person(out: Path, subject: str, known: Known) -> list[dict[str, Any]]:
     """The first line of a subject's file, and of each visit one slice whose age is known, if there is one."""
-    lines = read_lines(path)
+    lines = _lines(out, subject, known)
     header = next(lines)
     aged: dict[str, dict[str, Any]] = {}
     for record in lines:
@@ -351,19 +367,20 @@ def _person(path: Path) -> list[dict[str, Any]]:
 def _write_metadata(
     out: Path,
     headers: Iterable[dict[str, Any]],
+    known: Known,
     visits: dict[tuple[str, str], dict[str, dict[str, Any]]],
     digest: Callable[[bytes], None],
 ) -> Counter[str]:
     """Slices in each split and of each kind; writes <split>/metadata.jsonl, gives `digest` all lines.
 
-    visits: (subject, session) -> the facts that all slices of the visit share.
+    known: as in _lines. visits: (subject, session) -> the facts that all slices of the visit share.
     """
     counts: Counter[str] = Counter()
     with ExitStack() as stack:
         files: dict[str, IO[str]] = {}
         for header in headers:
             subject, split = header["subject"], header["split"]
-            records = read_lines(subject_path(out, subject))
+            records = _lines(out, subject, known)
             next(records)  # the header
             for record in records:
                 facts = Facts.from_dict(record["facts"] | visits[subject, record["session"]])

@@ -16,6 +16,26 @@ from atlas.prepare import overlay_path
 from atlas.records import read_lines, read_metadata
 
 FEWEST = 10  # visits, before any is compared with the others
+WORD = re.compile(r"[a-z][a-z0-9'-]*")
+FILLERS = {
+    "a",
+    "an",
+    "and",
+    "at",
+    "for",
+    "her",
+    "his",
+    "in",
+    "is",
+    "of",
+    "on",
+    "that",
+    "the",
+    "this",
+    "through",
+    "to",
+    "with",
+}
 LEAST_ML = 0.5  # the median volume of a region that is compared; smaller ones are mostly noise
 SHOWN = {
     "brain": ("brain",),
@@ -127,7 +147,7 @@ def _add_rejected(folder: Path, rows: dict[tuple[str, str], Row]) -> None:
 
 
 def _add_slices(folder: Path, rows: dict[tuple[str, str], Row]) -> tuple[dict[str, dict[str, int]], int]:
-    """Age, sex and slices to each row; how often each plane, level and word occurs; the longest caption."""
+    """Age, sex and slices to each row; slices of each plane, level and word; words of the longest caption."""
     sexes: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
     levels: Counter[tuple[str, str]] = Counter()
@@ -141,8 +161,7 @@ def _add_slices(folder: Path, rows: dict[tuple[str, str], Row]) -> tuple[dict[st
         row.slices += 1
         kinds[f"{line['modality']} {line['plane']}"] += 1
         levels[line["plane"], line["level"]] += 1
-        said = re.findall(r"[a-z][a-z'-]*", line["text"].lower())
-        words.update(said)
+        words.update(set(WORD.findall(line["text"].lower())) - FILLERS)
         longest = max(longest, len(line["text"].split()))
     return {
         "sex": dict(sorted(sexes.items())),

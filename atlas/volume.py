@@ -120,6 +120,14 @@ def resample(image: Nifti1Image, affine: np.ndarray, shape: Sequence[int], *, or
     return Nifti1Image(moved, affine)
 
 
+def as_stored(image: Nifti1Image, path: str | os.PathLike[str]) -> Nifti1Image:
+    """An image in the voxel order (RAS+) of what load_volume made of a file, in the order of the file."""
+    stored = nib.orientations.io_orientation(_open(Path(path)).affine)
+    back = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), stored)
+    turned: Nifti1Image = image.as_reoriented(back)
+    return turned
+
+
 def same_grid(first: Nifti1Image, second: Nifti1Image) -> bool:
     """Whether two images have the same shape and, to a hundredth of a millimetre, the same affine."""
     return first.shape == second.shape and np.allclose(first.affine, second.affine, atol=1e-2)

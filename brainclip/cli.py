@@ -23,7 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The exit code."""
     try:
         asked = parser().parse_args(argv)
-        print(asked.call(asked))
+        line = asked.call(asked)
+        if line:  # none in the further processes of a training run
+            print(line)
         return 0
     except BrainclipError as error:
         return _mistake(str(error))
@@ -176,6 +178,7 @@ def parser() -> argparse.ArgumentParser:
         "vae": "train the autoencoder",
         "prior": "train the prior, text embedding to image embedding",
         "decoder": "train the decoder, image embedding to picture, or one of its adapters",
+        "pixel": "train an unconditional diffusion model of slices, for comparison",
     }.items():
         trained = verb(stage, verbs.train, summary)
         trained.add_argument(

@@ -88,6 +88,9 @@ class TrainingRecipe:
     ema: float = 0.995  # 0.999 is too slow for runs of a thousand steps
     precision: str = "no"  # "no", "bf16" or "fp16", as accelerate names them
     device: str = "auto"  # "auto": what accelerate finds; "cpu"
+    piece: int = 0  # rows of a batch computed at a time, 0: all; the same sums in less memory
+    shard: bool = False  # split weights and optimizer among processes (FSDP): for what no GPU holds alone
+    track: tuple[str, ...] = ()  # besides log.jsonl: "tensorboard", "trackio", "wandb", each with its package
     save_every: int = 200
     sample_every: int = 0
     seed: int = 0
@@ -113,7 +116,6 @@ class ClipRecipe(TrainingRecipe):
     locked: str = ""  # "image" or "text": the tower that keeps its weights (Zhai et al. 2022)
     alike: float = 0.0  # share of each batch in groups that only the person tells apart
     loss: str = "multi-positive"  # all true captions are positives; or "clip", "siglip"
-    piece: int = 0  # rows of a batch that a tower takes at a time, 0: all; the same sums in less memory
     age: float = 0.0  # weight of reading the age, along one direction, from both embeddings
     vocabulary: int = 2048
     context: int = 77
@@ -189,6 +191,14 @@ class AdapterRecipe(TrainingRecipe):
 
 
 @dataclass(frozen=True)
+class PixelRecipe(TrainingRecipe):
+    """Unconditional diffusion of whole slices, to compare the latent chain with."""
+
+    model: str = "unet-small"  # a name in brainclip.pixel.MODELS
+    sampling_steps: int = 80
+
+
+@dataclass(frozen=True)
 class JudgeRecipe(TrainingRecipe):
     """The independent judge of the evaluation: a small convolutional network, never the model's CLIP."""
 
@@ -211,6 +221,7 @@ class Recipe:
     decoder: DecoderRecipe = field(default_factory=DecoderRecipe)
     adapter: dict[str, AdapterRecipe] = field(default_factory=dict)
     judge: JudgeRecipe = field(default_factory=JudgeRecipe)
+    pixel: PixelRecipe = field(default_factory=PixelRecipe)
 
     def pairs_folder(self, name: str) -> Path:
         """The folder of the pairs table `name`. RecipeError when there is no such table."""

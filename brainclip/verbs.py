@@ -93,14 +93,16 @@ def strip(asked: argparse.Namespace) -> str:
     if asked.out is None:
         raise BrainclipError("strip needs a volume and --out, or a recipe (.toml)")
     from atlas.strip import WEIGHTS, brain_mask, check_method
-    from atlas.volume import load_volume, save_volume, voxel_sizes
+    from atlas.volume import as_stored, load_volume, save_volume, voxel_sizes
 
     check_method(asked.method)
+    if asked.input.resolve() in {path.resolve() for path in (asked.out, asked.picture) if path}:
+        raise BrainclipError(f"{asked.input}: would be written over; give another file to write")
     volume = load_volume(asked.input)
     if asked.dry_run:
         return f"strip: would write {asked.out} by {asked.method}"
     mask = brain_mask(volume, method=asked.method, weights=asked.weights or WEIGHTS)
-    save_volume(mask, asked.out)
+    save_volume(as_stored(mask, asked.input), asked.out)
     if asked.picture:
         from brainclip.evaluate.strip import outline
 

@@ -87,6 +87,29 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def test_a_corrected_table_reaches_captions_and_shards_without_preparing_anyone(cohort, tmp_path):
+    scans, out = tmp_path / "scans", tmp_path / "pairs"
+    shutil.copytree(cohort, scans)
+    build(scans, out, shards=True)
+    before = {path: path.stat().st_mtime_ns for path in out.glob("subjects/*")}
+    table = (scans / "participants.tsv").read_text().splitlines()
+    name, _, sex = table[2].split("\t")[:3]
+    other = "F" if sex.upper().startswith("M") else "M"
+    (scans / "participants.tsv").write_text(
+        "\n".join([*table[:2], f"{name}\t23\t{other}", *table[3:]]) + "\n"
+    )
+    build(scans, out)
+    fresh = tmp_path / "fresh"
+    build(scans, fresh)
+    for folder in (out, out / "shards"):
+        known = {
+            (p.facts.known["age"], p.facts.known["sex"]) for p in read_pairs(folder) if p.subject == name
+        }
+        assert known == {(23.0, {"F": "female", "M": "male"}[other])}, folder
+    assert read_dataset(out)["content_sha256"] == read_dataset(fresh)["content_sha256"]
+    assert {path: path.stat().st_mtime_ns for path in out.glob("subjects/*")} == before
+
+
 def test_pairs_hold_what_dataset_json_counts(pairs_folder):
     dataset, pairs = read_dataset(pairs_folder), read_pairs(pairs_folder)
     assert dataset["pairs"] == len(pairs) > 100

@@ -124,6 +124,7 @@ def test_ages_planes_levels_and_words_are_counted(folder: Path) -> None:
     assert sum(counts["axial level"].values()) == 17 * 8
     assert list(counts["word"].values()) == sorted(counts["word"].values(), reverse=True)
     assert counts["word"]["slice"] > 100
+    assert counts["word"]["t1"] > 30 and not {"t", "the", "of"} & set(counts["word"])
 
 
 def test_the_page_stands_alone_and_shows_every_visit_once(folder: Path) -> None:

@@ -642,6 +642,29 @@ def test_of_two_bids_runs_the_one_that_says_which_side_is_left_is_used(tmp_path:
     assert "does not say which side is left" in left_out_as(left_out, kept=False)["sub-01"]
 
 
+def test_the_plainest_bids_image_is_used_and_none_with_a_contrast_agent(tmp_path: Path) -> None:
+    names = ("ce-gadolinium_T1w", "run-10_T1w", "run-2_T1w", "run-2_desc-defaced_T1w")
+    for name in names:
+        put(tmp_path / "sub-01" / "anat" / f"sub-01_{name}.nii.gz")
+    (tmp_path / "participants.tsv").write_text("participant_id\nsub-01\n")
+    scans, left_out = find_scans("bids", tmp_path)
+    assert [scan.path.name for scan in scans] == ["sub-01_run-2_T1w.nii.gz"]
+    reasons = {Path(note["path"]).name.split("_", 1)[1]: note["reason"] for note in left_out}
+    assert reasons.pop("ce-gadolinium_T1w.nii.gz") == "made with a contrast agent (ce-)"
+    assert set(reasons) == {f"{name}.nii.gz" for name in names[1:] if name != "run-2_T1w"}
+
+
+@pytest.mark.parametrize("column", ["group", "dx"])
+def test_a_bids_cohort_of_patients_alone_is_refused(tmp_path: Path, column: str) -> None:
+    put(tmp_path / "sub-01" / "anat" / "sub-01_T1w.nii.gz")
+    (tmp_path / "participants.tsv").write_text(f"participant_id\t{column}\nsub-01\tMCI\n")
+    with pytest.raises(SourceError, match="of a healthy person"):
+        find_scans("bids", tmp_path)
+    assert len(find_scans("bids", tmp_path, keep=("all",))[0]) == 1
+    (tmp_path / "participants.tsv").write_text("participant_id\tgroup\nsub-01\tA\n")
+    assert len(find_scans("bids", tmp_path)[0]) == 1  # an arm of a study
+
+
 def test_bids_sidecars_apply_to_all_below_them_and_the_nearest_wins(tmp_path: Path) -> None:
     for subject, names in (
         ("sub-01", ("ses-a/anat/sub-01_ses-a_acq-fast_T1w", "ses-b/anat/sub-01_ses-b_T1w")),

@@ -31,7 +31,7 @@ from atlas.strip_network import (
     scaled,
     to_blocks,
 )
-from atlas.volume import save_volume
+from atlas.volume import load_volume, save_volume
 from atlas.workers import THREADS, _prepare_on_dask
 from brainclip import cli
 
@@ -368,6 +368,19 @@ def test_strip_writes_mask_and_picture(
     assert np.array_equal(np.asanyarray(nib.load(out).dataobj), np.asanyarray(brain_mask(egg()).dataobj))
     assert picture.stat().st_size > 1000
     assert cli.main(["strip", str(tmp_path / "head.nii.gz")]) == 2
+    assert cli.main([*argv[:2], "--out", argv[1]]) == 2  # the head would be written over
+    assert np.array_equal(load_volume(argv[1]).get_fdata(), egg().get_fdata())
+
+
+def test_strip_writes_the_mask_in_the_order_of_the_file(threshold: None, tmp_path: Path) -> None:
+    head = in_orientation(egg(), "PSL")
+    nib.save(head, tmp_path / "head.nii.gz")
+    assert cli.main(["strip", str(tmp_path / "head.nii.gz"), "--out", str(tmp_path / "mask.nii.gz")]) == 0
+    mask = nib.load(tmp_path / "mask.nii.gz")
+    assert mask.shape == head.shape != egg().shape
+    np.testing.assert_allclose(mask.affine, head.affine)
+    again = nib.as_closest_canonical(mask)
+    assert np.array_equal(np.asanyarray(again.dataobj), np.asanyarray(brain_mask(egg()).dataobj))
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ VERBS = (
     "vae",
     "prior",
     "decoder",
+    "pixel",
     "generate",
     "embed",
     "evaluate",
@@ -162,7 +163,7 @@ def test_pairs_of_a_folder_without_scans_are_refused(
     mistake(["pairs", source, str(tmp_path / "missing"), "--out", str(tmp_path / "pairs")], capsys)
 
 
-@pytest.mark.parametrize("stage", ["pairs", "clip", "vae", "prior", "decoder", "evaluate"])
+@pytest.mark.parametrize("stage", ["pairs", "clip", "vae", "prior", "decoder", "pixel", "evaluate"])
 def test_dry_run_of_a_stage_says_what_it_would_do_and_does_nothing(
     stage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_train_adapt import STAGE
 from torch.nn.functional import normalize
-from toy_bases import write_clip_model
+from toy_clips import write_clip_model
 from toy_pairs import write_toy_pairs
 from toys import CLIP, toy_clip
 

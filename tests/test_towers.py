@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import normalize
-from toy_bases import TIMM, WRITERS, write_biomed, write_open_clip
+from toy_clips import TIMM, WRITERS, write_biomed, write_open_clip
 from toys import TEXTS, smooth_images, toy_clip
 
 from brainclip.clip import Clip

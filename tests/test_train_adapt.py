@@ -14,7 +14,7 @@ import pytest
 import torch
 from test_towers import given, given_by_its_own_library
 from torch import nn
-from toy_bases import WRITERS
+from toy_clips import WRITERS
 from toy_pairs import write_toy_pairs
 from toys import PRIOR, TEXTS, smooth_images
 

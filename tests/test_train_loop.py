@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,32 +60,121 @@ def test_stopped_and_resumed_equals_straight_bit_for_bit(tmp_path: Path) -> None
     assert not torch.equal(straight["layer.weight"], Line().layer.weight.data)
 
 
-def test_killed_run_continues_from_its_last_state(tmp_path: Path) -> None:
-    script = (
-        "import os, signal, sys\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "from pathlib import Path\n"
-        "from dataclasses import replace\n"
-        "from test_train_loop import RECIPE, facts, line_stage, train\n"
-        "stage = line_stage()\n"
-        "def batch(step, inner=stage.batch):\n"
-        "    if step == 7: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return inner(step)\n"
-        "train(replace(stage, batch=batch), RECIPE, Path(sys.argv[1]), facts())\n"
-    )
-    killed = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "killed")], capture_output=True, check=False
-    )
-    assert killed.returncode == -9
-    assert torch.load(tmp_path / "killed" / "state.pt", weights_only=True)["step"] == 6
-    train(line_stage(), RECIPE, tmp_path / "killed", facts())
-    train(line_stage(), RECIPE, tmp_path / "straight", facts())
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from dataclasses import replace
+from pathlib import Path
+import torch
+from test_train_loop import RECIPE, facts, line_stage, train
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+stage, whole = line_stage(), torch.save
+if sys.argv[3] == "step":
+    def batch(step, inner=stage.batch):
+        return die() if step == 7 else inner(step)
+    stage = replace(stage, batch=batch)
+elif sys.argv[3] == "piece":
+    def forward(x, inner=stage.objective.forward, calls=[]):
+        calls.append(0)
+        return die() if len(calls) == 7 * 2 + 2 else inner(x)
+    stage.objective.forward = forward
+else:
+    def save(state, file):
+        if state["step"] < 9:
+            return whole(state, file)
+        file.write(b"half of it")
+        file.flush()
+        die()
+    torch.save = save
+train(stage, replace(RECIPE, piece=2), Path(sys.argv[2]), facts())
+"""
+
+
+@pytest.mark.parametrize("where", ["step", "piece", "state"])
+def test_a_killed_run_continues_from_its_last_state(tmp_path: Path, where: str) -> None:
+    """Killed between steps, within a step whose gradients are summed, while the state is written."""
+    run = tmp_path / "killed"
+    command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(run), where]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == -9
+    assert torch.load(run / "state.pt", weights_only=True)["step"] == 6
+    recipe = replace(RECIPE, piece=2)
+    train(line_stage(), recipe, run, facts())
+    train(line_stage(), recipe, tmp_path / "straight", facts())
     for key, value in read_weights(tmp_path / "straight" / "line.safetensors").items():
-        assert torch.equal(value, read_weights(tmp_path / "killed" / "line.safetensors")[key])
-    steps = [
-        json.loads(line)["step"] for line in (tmp_path / "killed" / "log.jsonl").read_text().splitlines()
-    ]
+        assert torch.equal(value, read_weights(run / "line.safetensors")[key])
+    steps = [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()]
     assert steps == list(range(9))
+
+
+def test_pieces_of_a_batch_give_its_gradient(tmp_path: Path) -> None:
+    for piece in (0, 1, 3):  # 3 and the one row that is left
+        stage = line_stage()
+        stage.objective.dropout.p = 0.0
+        train(stage, replace(RECIPE, piece=piece), tmp_path / str(piece), facts())
+    whole = read_weights(tmp_path / "0" / "line.safetensors")
+    for piece in ("1", "3"):
+        for key, value in read_weights(tmp_path / piece / "line.safetensors").items():
+            torch.testing.assert_close(value, whole[key], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "rate"), [("adafactor", 0.05), ("prodigy", 1.0)])
+def test_every_optimizer_is_resumed_bit_for_bit(tmp_path: Path, name: str, rate: float) -> None:
+    if name == "prodigy":
+        pytest.importorskip("prodigyopt")
+    recipe = replace(RECIPE, optimizer=name, rate=rate)
+    train(line_stage(), recipe, tmp_path / "straight", facts(recipe))
+    stopped = replace(recipe, steps=5)
+    train(line_stage(), stopped, tmp_path / "resumed", facts(stopped))
+    train(line_stage(), recipe, tmp_path / "resumed", facts(recipe))
+    for key, value in read_weights(tmp_path / "straight" / "line.safetensors").items():
+        assert torch.equal(value, read_weights(tmp_path / "resumed" / "line.safetensors")[key])
+
+
+def test_a_longer_run_says_what_it_will_take_and_how_far_off_that_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = replace(RECIPE, steps=60)
+    train(line_stage(), recipe, tmp_path / "run", facts(recipe))
+    said = capsys.readouterr().err
+    assert "60 steps on cpu: about 0." in said
+    assert "line: took 0." in said
+    numbers = json.loads((tmp_path / "run" / "estimate.json").read_text())
+    assert (
+        0.05 < numbers["expected"]["seconds"] / numbers["taken"]["seconds"] < 20
+    )  # a tenth of a second, shared
+    assert 100 < numbers["taken"]["memory_mb"] < 20_000
+    straight = tmp_path / "straight"
+    for steps in (30, 60):  # neither part is long enough for trial passes
+        part = replace(RECIPE, steps=steps)
+        train(line_stage(), part, straight, facts(part))
+    for key, value in read_weights(straight / "line.safetensors").items():
+        assert torch.equal(value, read_weights(tmp_path / "run" / "line.safetensors")[key])
+
+
+def test_a_tracker_is_told_each_step(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    recipe = replace(RECIPE, track=("tensorboard",))
+    train(line_stage(), recipe, tmp_path, facts(recipe))
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "brainclip"))
+    events.Reload()
+    told = {event.step: event.value for event in events.Scalars("loss")}
+    logged = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert told == pytest.approx({line["step"]: line["loss"] for line in logged})
+
+
+def test_trackers_are_named_and_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = replace(RECIPE, track=("mlflow",))
+    with pytest.raises(RecipeError, match="track = 'mlflow': possible are tensorboard, trackio, wandb"):
+        train(line_stage(), other, tmp_path, facts(other))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    absent = replace(RECIPE, track=("wandb",))
+    with pytest.raises(RecipeError, match="needs the package wandb; pip install wandb"):
+        train(line_stage(), absent, tmp_path, facts(absent))
 
 
 def test_loss_falls_and_gradients_are_clipped_every_step(tmp_path: Path) -> None:

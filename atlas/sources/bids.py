@@ -7,6 +7,7 @@ A file whose header does not say the orientation is left out, for nothing else s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,16 @@ def _bids(folder: Path, masks: Path | None, *, source: str) -> tuple[list[Scan],
     return scans, left_out
 
 
+def _plainest(path: Path) -> tuple[str, int, list[tuple[int, str]]]:
+    """Sorts images of a visit: fewest entities in the name first, and run-2 before run-10."""
+    parts = re.split(r"(\d+)", path.name)
+    return (
+        str(path.parent),
+        path.name.count("_"),
+        [(int(part) if part.isdecimal() else -1, part) for part in parts],
+    )
+
+
 def _subject(
     subject: Path,
     person: dict[str, str],
@@ -82,13 +93,16 @@ def _subject(
         family = ""  # else a cohort of the template alone had one split
     scans: list[Scan] = []
     seen: set[tuple[str, str]] = set()
-    for path in sorted([*subject.glob("anat/*.nii*"), *subject.glob("ses-*/anat/*.nii*")]):
+    for path in sorted([*subject.glob("anat/*.nii*"), *subject.glob("ses-*/anat/*.nii*")], key=_plainest):
         suffix = stem(path).split("_")[-1]
         modality = SUFFIXES.get(suffix)
         if modality is None:
             if suffix not in ("dseg", "mask"):
                 reason = f"{suffix} is not one of {', '.join(SUFFIXES)}"
                 left_out.append(note(subject.name, path, reason))
+            continue
+        if "_ce-" in path.name:
+            left_out.append(note(subject.name, path, "made with a contrast agent (ce-)"))
             continue
         session = path.parent.parent.name if path.parent.parent != subject else ""
         if (session, modality) in seen:

@@ -24,7 +24,20 @@ RULES = {
     "folder": SAID,
 }
 
-HEALTH_COLUMNS = ("pathology", "diagnosis", "health", "group")
+HEALTH_COLUMNS = ("pathology", "diagnosis", "dx", "health", "group")
+# words of a group column that is about illness, whether or not it has controls
+PATIENT_WORDS = {
+    "patient",
+    "patients",
+    "case",
+    "cases",
+    "ad",
+    "mci",
+    "ms",
+    "pd",
+    "schizophrenia",
+    "depression",
+}
 HEALTHY_WORDS = {
     *("healthy", "healthy control", "healthy controls", "healthy volunteer", "control", "controls"),
     *("hc", "cn", "nc", "con", "ctrl", "normal", "cognitively normal", "nondemented"),
@@ -38,10 +51,12 @@ def is_healthy(said: str) -> bool:
 
 
 def health_column(rows: Sequence[dict[str, str]]) -> str | None:
-    """The column that tells the healthy from the others; `group` only if it names controls."""
+    """The column that tells the healthy from the others; `group` only if it names controls or patients."""
     for column in HEALTH_COLUMNS:
         said = {row.get(column, "") for row in rows} - {""}
-        if said and (column != "group" or any(map(is_healthy, said))):
+        if said and (
+            column != "group" or any(is_healthy(word) or word.lower() in PATIENT_WORDS for word in said)
+        ):
             return column
     return None
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from brainclip.config import Recipe, as_dict, load_recipe
 from brainclip.errors import RecipeError
 
-STAGES = ("pairs", "clip", "vae", "prior", "decoder")
+STAGES = ("pairs", "clip", "vae", "prior", "decoder", "pixel")
 
 
 def run_stage(
@@ -19,7 +19,10 @@ def run_stage(
     dry_run: bool = False,
     adapter: str | None = None,
 ) -> str:
-    """A line of result of one stage of a recipe. A dry run checks the recipe and says what would be done."""
+    """A line of result of one stage of a recipe. A dry run checks the recipe and says what would be done.
+
+    In a run of several processes (accelerate launch, torchrun) the line is empty in all but the first.
+    """
     recipe = load_recipe(recipe_path, overrides)
     if stage not in STAGES:
         raise RecipeError(f"unknown stage {stage!r}; stages: {', '.join(STAGES)}")
@@ -35,7 +38,18 @@ def run_stage(
         from brainclip.train.pairs import make_pairs
 
         return make_pairs(recipe)
+    from accelerate import PartialState
+
+    device = recipe.adapter[adapter].device if adapter else getattr(recipe, stage).device
+    processes = PartialState(cpu=device == "cpu")
     numbers = _train(stage, recipe, adapter)
+    if stage == "decoder" and processes.is_main_process:
+        from brainclip.train.assemble import assemble
+
+        assemble(recipe)
+    processes.wait_for_everyone()
+    if not processes.is_main_process:
+        return ""
     done = ", ".join(f"{key} {value:.4g}" for key, value in numbers.items())
     return f"{adapter or stage}: {Path(recipe.folder) / stage} ({done or 'already complete'})"
 
@@ -46,6 +60,10 @@ def _train(stage: str, recipe: Recipe, adapter: str | None) -> dict[str, float]:
         from brainclip.train.clip import train_clip
 
         return train_clip(recipe)
+    if stage == "pixel":
+        from brainclip.train.pixel import train_pixel
+
+        return train_pixel(recipe)
     if stage == "vae":
         from brainclip.train.vae import train_vae
 
@@ -54,9 +72,6 @@ def _train(stage: str, recipe: Recipe, adapter: str | None) -> dict[str, float]:
         from brainclip.train.prior import train_prior
 
         return train_prior(recipe)
-    from brainclip.train.assemble import assemble
     from brainclip.train.decoder import train_adapter, train_decoder
 
-    numbers = train_adapter(recipe, adapter) if adapter else train_decoder(recipe)
-    assemble(recipe)
-    return numbers
+    return train_adapter(recipe, adapter) if adapter else train_decoder(recipe)

@@ -22,10 +22,12 @@ from brainclip.train import adapt
 from brainclip.train.age import AgeReading, stated_ages
 from brainclip.train.loop import Batch, Stage, step_seed, train
 from brainclip.train.losses import LOSSES, in_pieces, multi_positive_loss, siglip_loss
+from brainclip.train.processes import gathered
 from brainclip.weights import hash_weights
 
 CORPUS = 20_000  # captions the vocabulary is learned from
 SAMPLE = 10_000  # slices whose embeddings are measured
+WHOLE = ("positives", "stated", "ages")  # of a batch, in each process
 LARGEST_SCALE = float(np.log(100))  # open_clip's bound of the logit scale
 
 
@@ -59,12 +61,12 @@ class ClipObjective(nn.Module):
     def forward(
         self, images: Tensor, tokens: Tensor, positives: Tensor, stated: Tensor, ages: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """images (B, 1, H, W), tokens (B, 77), positives (B, B); years that a caption states and that a
-        person has, (B,), nan where not known."""
+        """images (b, 1, H, W), tokens (b, 77) of this process's rows; positives (B, B) of all rows,
+        years that a caption states and that a person has, (B,), nan where not known."""
         with torch.no_grad():
             self.clip.towers.logit_scale.clamp_(0, LARGEST_SCALE)
-        text = in_pieces(lambda piece: self.clip.encode_text(piece)[0], tokens, self.piece)
-        image = in_pieces(self.clip.encode_image, images, self.piece)
+        text = gathered(in_pieces(lambda piece: self.clip.encode_text(piece)[0], tokens, self.piece))
+        image = gathered(in_pieces(self.clip.encode_image, images, self.piece))
         loss = self._contrast(text, image, positives)
         hit = positives[torch.arange(len(text)), (text @ image.T).argmax(1)].float().mean()
         extras = {"text_to_image": hit, "scale": self.clip.towers.logit_scale.exp().detach()}
@@ -173,7 +175,7 @@ def train_clip(recipe: Recipe) -> dict[str, float]:
 
     card = {"recipe": as_dict(stage), "inputs": inputs, "longest_caption_tokens": longest}
     objective = ClipObjective(clip, reading, age=stage.age, loss=stage.loss, piece=stage.piece)
-    return train(Stage("clip", objective, batch, save), stage, run, card)
+    return train(Stage("clip", objective, batch, save, whole=WHOLE), stage, run, card)
 
 
 def first_clip(stage: ClipRecipe, size: int, texts: Sequence[str]) -> Clip:

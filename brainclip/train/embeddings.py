@@ -20,14 +20,17 @@ from brainclip.train.clip import embed_all
 def whitened_embeddings(clip: Clip, data: PairDataset, folder: Path) -> Tensor:
     """(N, D) float32, row i for pair i; a pairs folder that this CLIP has embedded before is read from
     `folder`."""
+    from accelerate import PartialState
+
     parts = []
     for number, dataset in enumerate(data.datasets):
         path = folder / f"{digest([clip.hash, dataset['content_sha256'], data.split])}.safetensors"
-        if not path.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            rows = np.arange(data.starts[number], data.starts[number + 1])
-            temporary = path.with_name(path.name + ".tmp")
-            save_file({"whitened": clip.whiten(embed_all(clip, data, rows)).contiguous()}, temporary)
-            os.replace(temporary, path)
+        with PartialState().main_process_first():
+            if not path.is_file():
+                folder.mkdir(parents=True, exist_ok=True)
+                rows = np.arange(data.starts[number], data.starts[number + 1])
+                temporary = path.with_name(path.name + ".tmp")
+                save_file({"whitened": clip.whiten(embed_all(clip, data, rows)).contiguous()}, temporary)
+                os.replace(temporary, path)
         parts.append(load_file(path)["whitened"])
     return torch.cat(parts)

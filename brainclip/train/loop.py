@@ -1,5 +1,5 @@
 """The only training loop. Step k depends on (seed, k) alone, so stopped and resumed equals straight, bit
-for bit.
+for bit in one set-up; neither batch nor rate changes with the number of processes.
 
 A run folder holds recipe.json, run.json, log.jsonl (a line a step), state.pt (to resume) and, when done,
 what the stage saves.
@@ -8,25 +8,24 @@ what the stage saves.
 from __future__ import annotations
 
 import json
-import os
-import resource
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from brainclip.config import TrainingRecipe, as_dict
-from brainclip.errors import RecipeError, WeightsError
-from brainclip.train.optimizers import new_optimizer
-from brainclip.weights import hash_file, read_json, write_json
-
-Batch = dict[str, Tensor]
+from brainclip.errors import RecipeError
+from brainclip.train.estimate import Estimate, estimate, peak_mb
+from brainclip.train.processes import Batch, own_rows, pieces
+from brainclip.train.run_folder import check_same_recipe, open_log, read_state, write_state
+from brainclip.train.training import Training
+from brainclip.weights import hash_file, write_json
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,10 @@ class Stage:
     """What the loop needs to know of a stage.
 
     objective: a module whose forward(**batch) gives (loss, dict of scalar tensors to log). batch: step ->
-    tensors, from (seed, step) alone. save: writes the stage's folder from the current weights. sample: step
-    -> pictures to look at.
+    tensors of equally many rows, from (seed, step) alone. save: writes the stage's folder from the current
+    weights. sample: step -> pictures to look at. whole: names of the tensors that each process needs whole;
+    the objective of such a stage gathers the rows of other processes and takes pieces itself. Without any the
+    loss is a mean over rows.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Stage:
     batch: Callable[[int], Batch]
     save: Callable[[Path], None]
     sample: Callable[[Path, int], None] | None = None
+    whole: tuple[str, ...] = ()
 
 
 def rate_at(step: int, recipe: TrainingRecipe) -> float:
@@ -65,141 +67,90 @@ def started_from(start: str, weights: str) -> dict[str, str]:
 def train(stage: Stage, recipe: TrainingRecipe, run: Path, facts: dict[str, Any]) -> dict[str, float]:
     """Train a stage to recipe.steps and save it into `run`; continues where an earlier call stopped.
 
-    Returns the last step's numbers. RecipeError when the folder holds a run of another recipe (a change of
-    `steps`, `decay`, saving, and what only generating uses is allowed).
+    In a run of several processes each calls it; the first one writes. Returns the last step's numbers.
+    RecipeError when the folder holds a run of another recipe (a change of what run_folder.FREE names is
+    allowed), when the batch cannot be shared equally, and when the loss is NaN.
     """
-    from accelerate import Accelerator
-    from accelerate.utils import set_seed
-
-    accelerator = Accelerator(cpu=recipe.device == "cpu", mixed_precision=recipe.precision)
     run.mkdir(parents=True, exist_ok=True)
-    _check_same_recipe(run, facts, as_dict(type(recipe)()))
-    parameters = [
-        p for p in stage.objective.parameters() if p.requires_grad
-    ]  # a list: it is walked many times
-    optimizer = new_optimizer(recipe, parameters)
-    objective, optimizer = accelerator.prepare(stage.objective, optimizer)
-    average = EMAModel(parameters, decay=recipe.ema, foreach=True)
-    start = _resume(run, stage.objective, optimizer, average)
+    check_same_recipe(run, facts, as_dict(type(recipe)()))
+    training = Training(stage.objective, recipe, run)
+    start = training.resume(read_state(run))
+    if training.first:
+        write_json(run / "run.json", facts)
+    expected = estimate(lambda: _passes(training, stage, recipe, start), training, recipe.steps - start)
     numbers: dict[str, float] = {}
     begun = time.monotonic()
-    with (
-        _log(run, start) as log,
-        tqdm(total=recipe.steps, initial=start, desc=stage.name, unit="step") as bar,
-    ):
+    with _log(training, stage, recipe, run, start) as log:
         for step in range(start, recipe.steps):
-            set_seed(step_seed(recipe.seed, step))
-            batch = {key: value.to(accelerator.device) for key, value in stage.batch(step).items()}
-            stage.objective.train()
-            for group in optimizer.param_groups:
-                group["lr"] = rate_at(step, recipe)
-            with accelerator.autocast():
-                loss, extras = objective(**batch)
-            accelerator.backward(loss)
-            norm = accelerator.clip_grad_norm_(parameters, recipe.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            average.step(parameters)
-            numbers = {"loss": loss.item(), "gradient_norm": float(norm), "rate": rate_at(step, recipe)}
-            numbers |= {key: float(value) for key, value in extras.items()}
-            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024  # most so far, MB on Linux
-            cost = {"seconds": round(time.monotonic() - begun, 3), "memory_mb": memory}
-            line = {"step": step} | numbers | cost
-            log.write(json.dumps(line) + "\n")
-            bar.update()
-            bar.set_postfix(loss=f"{numbers['loss']:.4f}", refresh=False)
+            numbers = _step(training, stage, recipe, step)
+            log(step, numbers, round(time.monotonic() - begun, 3))
             if numbers["loss"] != numbers["loss"]:
                 raise RecipeError(
                     f"{run}: the loss is NaN at step {step}; lower [{stage.name}] rate, now {recipe.rate}"
                 )
             if stage.sample and recipe.sample_every and (step + 1) % recipe.sample_every == 0:
-                _with_average(average, parameters, stage, lambda at=step + 1: stage.sample(run, at))  # type: ignore[misc]
+                training.averaged(lambda at=step + 1: stage.sample(run, at))  # type: ignore[misc]
             if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
-                log.flush()
-                _save_state(run, step + 1, stage.objective, optimizer, average)
-    _with_average(average, parameters, stage, lambda: stage.save(run))
+                state = training.state(step + 1)
+                if training.first:
+                    write_state(run, state)
+    if expected and training.first:
+        _compare(expected, time.monotonic() - begun, training, run, stage.name)
+    training.averaged(lambda: stage.save(run), at_the_end=True)
     return numbers
 
 
-def _with_average(
-    average: EMAModel, parameters: list[nn.Parameter], stage: Stage, call: Callable[[], None]
-) -> None:
-    """Run `call` with the averaged weights in place, then put the trained ones back."""
-    stage.objective.eval()
-    average.store(parameters)
-    average.copy_to(parameters)
-    try:
-        call()
-    finally:
-        average.restore(parameters)
+def _step(training: Training, stage: Stage, recipe: TrainingRecipe, step: int) -> dict[str, float]:
+    """One step of the optimizer; its numbers, of the whole batch."""
+    sums = _passes(training, stage, recipe, step)
+    norm = training.optimize(rate_at(step, recipe), recipe.clip_norm)
+    return training.shared(sums) | {"gradient_norm": norm, "rate": rate_at(step, recipe)}
 
 
-def _check_same_recipe(run: Path, facts: dict[str, Any], defaults: dict[str, Any]) -> None:
-    """Refuse to continue a run under another recipe; write run.json for a new one.
-
-    defaults: what a key means that is newer than the run.
-    """
-    free = {"steps", "decay", "save_every", "sample_every", "device"}
-    free |= {"sampling_steps", "guidance", "restate", "default"}  # of generating, not of training
-    path = run / "run.json"
-    if path.is_file():
-        before = read_json(path)
-        for key, value in facts["recipe"].items():
-            found = before["recipe"].get(key, defaults.get(key))
-            if key not in free and found != value:
-                raise RecipeError(
-                    f"{run}: holds a run with {key} = {found!r}, the recipe says "
-                    f"{value!r}; use another folder or delete this one"
-                )
-        if before["inputs"] != facts["inputs"]:
-            raise RecipeError(
-                f"{run}: was begun on {before['inputs']}, now {facts['inputs']}; delete it to train anew"
-            )
-    write_json(path, facts)
+def _passes(training: Training, stage: Stage, recipe: TrainingRecipe, step: int) -> dict[str, Tensor]:
+    """The gradient of a step's batch, in pieces if asked for; loss and extras of this process's rows."""
+    training.seed(step_seed(recipe.seed, step))
+    batch = own_rows(stage.batch(step), stage.whole, rank=training.rank, processes=training.processes)
+    batch = {key: value.to(training.device) for key, value in batch.items()}
+    parts = [batch] if stage.whole else pieces(batch, recipe.piece)
+    sums: dict[str, Tensor] = {}
+    stage.objective.train()
+    for number, part in enumerate(parts):
+        share = 1.0 if len(parts) == 1 else len(next(iter(part.values()))) / len(next(iter(batch.values())))
+        loss, extras = training.backward(part, share, last=number + 1 == len(parts))
+        for key, value in ({"loss": loss} | extras).items():
+            sums[key] = sums.get(key, 0) + share * value.detach().float()
+    return sums
 
 
-def _log(run: Path, start: int) -> Any:
-    """log.jsonl opened for appending, lines from a step that is done again taken off."""
-    path = run / "log.jsonl"
-    if path.is_file():
-        kept = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["step"] < start:
-                    kept.append(line)
-            except (ValueError, KeyError):
-                continue  # the half line of a killed process
-        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-    return path.open("a", encoding="utf-8")
+@contextmanager
+def _log(
+    training: Training, stage: Stage, recipe: TrainingRecipe, run: Path, start: int
+) -> Iterator[Callable[[int, dict[str, float], float], None]]:
+    """A function that writes a step's line to log.jsonl, to the trackers and to the progress bar."""
+    if not training.first:
+        yield lambda step, numbers, seconds: None
+        return
+    with (
+        open_log(run, start) as file,
+        tqdm(total=recipe.steps, initial=start, desc=stage.name, unit="step") as bar,
+    ):
+
+        def log(step: int, numbers: dict[str, float], seconds: float) -> None:
+            line = {"step": step} | numbers | {"seconds": seconds, "memory_mb": peak_mb(training.device)}
+            file.write(json.dumps(line) + "\n")
+            training.track(line, step)
+            bar.update()
+            bar.set_postfix(loss=f"{numbers['loss']:.4f}", refresh=False)
+            if (step + 1) % recipe.save_every == 0:
+                file.flush()
+
+        yield log
+    training.stop_tracking()
 
 
-def _save_state(run: Path, step: int, objective: nn.Module, optimizer: Any, average: EMAModel) -> None:
-    state = {
-        "step": step,
-        "objective": objective.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "average": {"shadow_params": average.shadow_params, "optimization_step": average.optimization_step},
-    }
-    temporary = run / "state.pt.tmp"
-    with temporary.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, run / "state.pt")  # a kill during the write leaves the older state
-
-
-def _resume(run: Path, objective: nn.Module, optimizer: Any, average: EMAModel) -> int:
-    """The step to go on from: 0 for a new run."""
-    path = run / "state.pt"
-    if not path.is_file():
-        return 0
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise WeightsError(f"{path}: damaged ({error}); delete it to train from the beginning") from None
-    objective.load_state_dict(state["objective"])
-    optimizer.load_state_dict(state["optimizer"])
-    for kept, saved in zip(average.shadow_params, state["average"]["shadow_params"], strict=True):
-        kept.copy_(saved)
-    average.optimization_step = state["average"]["optimization_step"]
-    return int(state["step"])
+def _compare(expected: Estimate, seconds: float, training: Training, run: Path, name: str) -> None:
+    """estimate.json and a line on stderr: what was expected before the run beside what it took."""
+    taken = Estimate(round(seconds, 1), peak_mb(training.device))
+    write_json(run / "estimate.json", {"expected": vars(expected), "taken": vars(taken)})
+    tqdm.write(f"{name}: took {taken}; expected {expected}", file=sys.stderr)
