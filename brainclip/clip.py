@@ -78,15 +78,6 @@ class Clip(nn.Module):
         """Numbers of a token's state."""
         return self.layout.states_width(self.towers)
 
-    @property
-    def tokenizer(self) -> Any:
-        """The library's own."""
-        return self.layout.tokenizer
-
-    @tokenizer.setter
-    def tokenizer(self, tokenizer: Any) -> None:
-        self.layout.tokenizer = tokenizer
-
     @classmethod
     def load(cls, folder: Path) -> Clip:
         """The Clip saved in `folder`. WeightsError when a file or key is missing."""

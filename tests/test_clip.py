@@ -49,7 +49,8 @@ def test_end_token_has_the_highest_id_and_padding_is_zero() -> None:
     clip = toy_clip()
     tokens = clip.tokenize(TEXTS)
     assert tokens.shape == (3, 77)
-    assert tokens.max() == clip.tokenizer.get_vocab_size() - 1 == clip.tokenizer.token_to_id("<|endoftext|>")
+    tokenizer = clip.layout.tokenizer
+    assert tokens.max() == tokenizer.get_vocab_size() - 1 == tokenizer.token_to_id("<|endoftext|>")
     assert (tokens[0] == 0).sum() == 77 - clip.tokens_in(TEXTS[0])
 
 

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 from test_train_adapt import STAGE, learning
+from toy_clips import clip_processor, clip_tokenizer
 
 from brainclip.clip import Clip
 from brainclip.config import ClipRecipe
 from brainclip.towers.open_clip import OpenClip, build
+from brainclip.towers.transformers import Transformers
 from brainclip.train import adapt
 
 # open_clip_config.json of https://huggingface.co/microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224
@@ -41,6 +43,23 @@ BERT = {
     "intermediate_size": 3072,
     "max_position_embeddings": 512,
     "type_vocab_size": 2,
+}
+# text_encoder/ and image_encoder/config.json of
+# https://huggingface.co/kandinsky-community/kandinsky-2-2-prior
+KANDINSKY_TEXT = {
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 20,
+    "projection_dim": 1280,
+}
+KANDINSKY_IMAGE = {
+    "hidden_size": 1664,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 48,
+    "num_attention_heads": 16,
+    "patch_size": 14,
+    "projection_dim": 1280,
 }
 
 
@@ -125,6 +144,22 @@ def test_biomedclip_has_the_parts_that_its_configuration_says(text_config: Path)
     vision = 12 * block(768) + 197 * 768 + 768 + (3 * 256 * 768 + 768) + 2 * 768 + 768 * 512
     text = 12 * block(768) + (30522 + 512 + 2 + 2) * 768 + 768 * 640 + 640 * 512
     assert trained(full_size(BIOMED, text_config), train="full") == vision + text
+
+
+def test_kandinskys_clip_is_open_clips_vit_big_g() -> None:
+    import open_clip
+    from transformers import CLIPConfig, CLIPModel
+
+    config = CLIPConfig(text_config=KANDINSKY_TEXT, vision_config=KANDINSKY_IMAGE, projection_dim=1280)
+    with torch.device("meta"):
+        theirs = build(open_clip.get_model_config("ViT-bigG-14"), Path())
+        towers = CLIPModel(config)
+        towers.logit_bias = None
+        clip = Clip(Transformers(config, clip_tokenizer(), clip_processor(), halves=True), towers)
+    assert trained(clip, train="full") == sum(p.numel() for p in theirs.parameters()) - 1
+    assert (clip.context, clip.embedding_width, clip.states_width) == (77, 1280, 1280)
+    of_text, of_image = 32 * (8 * 1280 + 2 * 6400), 48 * (8 * 1664 + 2 * (1664 + 8192))
+    assert trained(clip, train="lora", rank=16) == 16 * (of_text + of_image)
 
 
 def test_lora_file_takes_four_bytes_a_number(tmp_path: Path) -> None:

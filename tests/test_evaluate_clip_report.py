@@ -100,6 +100,7 @@ def test_report_of_an_adapted_base_says_before_and_after(
     assert str(tmp_path / "clip" / "report.md") in line and "R@10" in line
     page = (tmp_path / "clip" / "report.md").read_text()
     assert "text tower locked" in page and "| alignment | " in page and page.count("| before | after |") == 3
+    assert "everyday captions, before and after" in page
 
 
 def test_before_of_a_mini_from_scratch_is_its_random_towers(
@@ -112,7 +113,7 @@ def test_before_of_a_mini_from_scratch_is_its_random_towers(
     train_clip(asked)
     report_clip(asked)
     report = json.loads((tmp_path / "clip" / "report.json").read_text())
-    assert report["began_with"] == "random weights"
+    assert report["began_with"] == "random weights" and report["forgetting"] == {}
     for name, figure in report["before"]["space"].items():  # at a rate of 0 only half precision differs
         assert report["after"]["space"][name]["value"] == pytest.approx(figure["value"], abs=5e-3), name
     capsys.readouterr()

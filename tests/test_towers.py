@@ -321,7 +321,7 @@ def test_mini_clip_for_slices_that_are_not_square(tmp_path: Path) -> None:
 
     from brainclip.clip import new_clip
 
-    clip = new_clip(replace(CLIP, image_size=(32, 16)), 32, toy_clip().tokenizer)
+    clip = new_clip(replace(CLIP, image_size=(32, 16)), 32, toy_clip().layout.tokenizer)
     assert clip.size == (32, 16)
     assert clip.towers.visual.positional_embedding.shape == (2 * 1 + 1, 32)
     middle = smooth_images(2)

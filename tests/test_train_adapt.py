@@ -174,6 +174,7 @@ def test_nothing_to_train_and_too_many_blocks_are_refused(opened: Opened) -> Non
         ({"base": "x", "start": "y"}, "give one of them"),
         ({"base": "x", "train": "lora", "age": 1.0}, "which a LoRA does not hold"),
         ({"base": "x", "train": "lora", "rank": 0}, "both must be 1 or more"),
+        ({"shard": True}, "towers are not split among processes"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(changes: dict[str, object], sentence: str) -> None:
@@ -247,15 +248,6 @@ def test_run_is_not_continued_on_another_base_of_the_same_name(recipe: Recipe, t
     save_file(state, path)
     with pytest.raises(RecipeError, match="was begun on"):
         trained(recipe, base=base, train="projection", steps=4)
-
-
-def test_stopped_lora_run_resumes_to_the_same_weights(bases: dict[str, str], recipe: Recipe) -> None:
-    settings = {"base": bases["open_clip"], "train": "lora", "save_every": 1}
-    straight = trained(recipe, **settings, steps=3).hash
-    folder = Path(recipe.folder) / "clip"
-    folder.rename(folder.with_name("straight"))
-    trained(recipe, **settings, steps=2)
-    assert trained(recipe, **settings, steps=3).hash == straight
 
 
 @pytest.mark.parametrize("layout", ["open_clip", "biomed", "clip_model"])

@@ -63,8 +63,8 @@ def write_clip_model(folder: Path) -> str:
 
     torch.manual_seed(3)
     CLIPModel(_config()).save_pretrained(folder)
-    _clip_tokenizer().save_pretrained(folder)
-    _processor().save_pretrained(folder)
+    clip_tokenizer().save_pretrained(folder)
+    clip_processor().save_pretrained(folder)
     return f"transformers:{folder}"
 
 
@@ -76,8 +76,8 @@ def write_kandinsky(folder: Path) -> str:
     config = _config()
     CLIPTextModelWithProjection(config.text_config).save_pretrained(folder / "text_encoder")
     CLIPVisionModelWithProjection(config.vision_config).save_pretrained(folder / "image_encoder")
-    _clip_tokenizer().save_pretrained(folder / "tokenizer")
-    _processor().save_pretrained(folder / "image_processor")
+    clip_tokenizer().save_pretrained(folder / "tokenizer")
+    clip_processor().save_pretrained(folder / "image_processor")
     return f"transformers:{folder}"
 
 
@@ -134,7 +134,7 @@ def _config() -> Any:
     )
 
 
-def _clip_tokenizer() -> Any:
+def clip_tokenizer() -> Any:
     """CLIP's vocabulary without its merges: a token a letter."""
     from open_clip.tokenizer import bytes_to_unicode
     from transformers import CLIPTokenizer
@@ -144,7 +144,7 @@ def _clip_tokenizer() -> Any:
     return CLIPTokenizer(vocab={word: number for number, word in enumerate(words)}, merges=[])
 
 
-def _processor() -> Any:
+def clip_processor() -> Any:
     from transformers import CLIPImageProcessor
 
     return CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})

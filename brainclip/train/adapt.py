@@ -38,6 +38,11 @@ def check(stage: ClipRecipe) -> None:
             f"clip.locked = {stage.locked!r}: it is 'image' or 'text', a tower of the folder clip.start or "
             "of clip.base"
         )
+    if stage.shard:
+        raise RecipeError(
+            "clip.shard: towers are not split among processes (their logit scale cannot be); clip.piece and "
+            "clip.train = 'lora' take less memory, and several processes share the batch without it"
+        )
     if stage.train == "lora" and stage.age:
         raise RecipeError(
             "clip.age changes the image tower's projection, which a LoRA does not hold; use clip.train = "
