@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nibabel import Nifti1Image
+from nibabel import Nifti1Image, as_closest_canonical
 
 from atlas.atlas import Atlas, load_atlas
+from atlas.brain import labels_and_volumes, read_brain
 from atlas.errors import SourceError
 from atlas.facts import TABLES, VISIBLE_MM2, with_side
-from atlas.prepare import LEAST_BRAIN_MM2, labels_and_volumes, read_brain
+from atlas.prepare import LEAST_BRAIN_MM2
 from atlas.register import SYN, Registration, atlas_labels, dice, n4, plain_labels, register, to_atlas
 from atlas.slices import AXIS, Geometry, working_grid
 from atlas.sources import Scan, load_mask
@@ -83,6 +84,23 @@ def known_regions(table: str, atlas: Atlas) -> tuple[Known, ...]:
         Known(name, tuple(ids[name]), tuple(int(row["other"]) for row in rows[name]), rows[name][0]["match"])
         for name in sorted(set(rows) & set(ids))
     )
+
+
+def crossed(segmentation: Nifti1Image, table: str) -> float:
+    """The share of the voxels of one side's regions, left or right, that lie beyond the middle of the brain.
+
+    The larger of the two sides; some hundredths where the sides are right, about a half where one side's
+    names stand on both.
+    """
+    upright = as_closest_canonical(segmentation)
+    labels = np.asanyarray(upright.dataobj)
+    across = np.arange(labels.shape[0])[:, None, None]
+    middle = (across * (labels > 0)).sum() / max(np.count_nonzero(labels), 1)
+    shares = []
+    for side, beyond in (("left", across > middle), ("right", across < middle)):
+        named = np.isin(labels, [int(row["other"]) for row in table_rows(table) if row["side"] == side])
+        shares.append((named & beyond).sum() / max(np.count_nonzero(named), 1))
+    return float(max(shares))
 
 
 def measure(scan: Scan, setting: Setting, table: str, every_mm: float) -> dict[str, Any]:

@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import shutil
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from nibabel import Nifti1Image
 from PIL import Image
 
-from atlas.atlas import Atlas, load_atlas
+from atlas.atlas import load_atlas
+from atlas.brain import labels_and_volumes, read_brain
+from atlas.changes import made_from
 from atlas.errors import BrainclipError, FitError, RegistrationError, VolumeError, WeightsError
-from atlas.facts import Facts, describe, with_side
+from atlas.facts import Facts, describe
+from atlas.files import overlay_path, subject_path, write_whole
 from atlas.overlay import overlay
 from atlas.register import OVERLAP_FLOOR, SIMILARITY_FLOOR, Registration
 from atlas.slices import AXIS, PLANES, Geometry, cut, window, working_grid
-from atlas.sources import Scan, load_mask
-from atlas.strip import LARGEST_ML, brain_mask
-from atlas.volume import load_labels, load_volume, resample, voxel_sizes
+from atlas.sources import Scan
 
 OF_VISIT = ("volumes", "percentiles", "sizes")  # facts that are the same for all slices of a visit
-NEAR_MM = 10.0  # around a brain's mask; a label further out is no brain
 LEAST_BRAIN_MM2 = 400.0  # a slice with less brain than this is not written
 
 
@@ -121,38 +120,6 @@ def prepare_subject(scans: Sequence[Scan], split: str, out: Path, settings: Sett
     return {"slices": len(records), "rejected": len(rejected)}
 
 
-def made_from(scans: Sequence[Scan]) -> list[dict[str, Any]]:
-    """What decides a subject's slices besides Settings, one entry a scan, as the subject's file keeps it.
-
-    bytes are those of the files as they are now, None where there is none. Paths are names alone, so that the
-    same data set on another disk is the same.
-    """
-
-    def size(path: Path | None) -> int | None:
-        return path.stat().st_size if path is not None and path.exists() else None
-
-    entries = [
-        {
-            "session": scan.session or "",
-            "modality": scan.modality,
-            "path": scan.path.name,
-            "bytes": size(scan.path),
-            "mask": scan.mask.name if scan.mask else None,
-            "mask_bytes": size(scan.mask),
-            "labels_bytes": size(scan.labels),
-            "orientation": scan.orientation,
-            "scale": scan.scale,
-        }
-        for scan in scans
-    ]
-    return sorted(entries, key=lambda entry: (entry["session"], entry["modality"], entry["path"]))
-
-
-def subject_path(out: Path, subject: str) -> Path:
-    """Where the file of a subject lies in a folder of pairs; it is there when the subject is done."""
-    return out / "subjects" / f"{subject}.jsonl"
-
-
 def _forget(out: Path, subject: str) -> None:
     """Remove a subject's file and overlays: from here on it is not done, and visits may have gone."""
     path = subject_path(out, subject)
@@ -163,36 +130,12 @@ def _forget(out: Path, subject: str) -> None:
         path.unlink()
 
 
-def overlay_path(out: Path, subject: str, session: str) -> Path:
-    """Where the picture of a visit's labels lies in a folder of pairs."""
-    return out / "overlays" / (f"{subject}_{session}.webp" if session else f"{subject}.webp")
-
-
 def _save_overlay(path: Path, picture: Image.Image | None) -> None:
     """Write the picture; without one, remove that of an earlier run."""
     path.unlink(missing_ok=True)
     if picture is not None:
         path.parent.mkdir(exist_ok=True)
         picture.save(path, format="WEBP", quality=75)
-
-
-@contextmanager
-def writing_whole(path: Path) -> Iterator[IO[str]]:
-    """A text file open for writing under a temporary name, renamed at the end: it is whole or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            yield file
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and rename it, so that it is whole or absent."""
-    with writing_whole(path) as file:
-        file.write(text)
 
 
 def _prepare_session(scans: Sequence[Scan], settings: Settings, rejected: list[dict[str, str]]) -> Visit:
@@ -307,80 +250,6 @@ def _rejection(scan: Scan, reason: str) -> dict[str, str]:
         "path": scan.path.name,
         "reason": reason,
     }
-
-
-def read_brain(scan: Scan, strip: str) -> tuple[Nifti1Image, Nifti1Image, str]:
-    """A scan's volume, zero outside the brain, the brain mask on its grid, and where the mask is from.
-
-    "given": the image beside the scan. "above 0": of a volume that is stripped already. Else the brain
-    extraction `strip`, for a whole head.
-    """
-    volume = load_volume(scan.path, orientation=scan.orientation)
-    values = np.asanyarray(volume.dataobj)
-    if scan.mask is not None:
-        given = load_mask(scan, volume)
-        inside = np.asanyarray(resample(given, volume.affine, volume.shape, order=0).dataobj) > 0
-        origin = "given"
-    else:
-        inside, origin = values > 0, "above 0"
-        if inside.sum() * np.prod(voxel_sizes(volume)) / 1000 > LARGEST_ML:  # a whole head
-            try:
-                inside, origin = np.asanyarray(brain_mask(volume, method=strip).dataobj) > 0, strip
-            except VolumeError as error:
-                raise VolumeError(f"{scan.path.name}: {error}") from error
-    millilitres = float(inside.sum() * np.prod(voxel_sizes(volume)) / 1000)
-    if not 300 <= millilitres <= LARGEST_ML:
-        raise VolumeError(
-            f"{scan.path.name}: {millilitres:.0f} ml lie inside the brain mask, a brain has 300 to "
-            f"{LARGEST_ML:.0f}; give brain masks for volumes that are not stripped"
-        )
-    brain = Nifti1Image(np.where(inside, values, 0).astype(np.float32), volume.affine)
-    return brain, Nifti1Image(inside.astype(np.int32), volume.affine), origin
-
-
-def labels_and_volumes(
-    scan: Scan,
-    brain: Nifti1Image,
-    registration: Registration,
-    atlas: Atlas,
-    affine: np.ndarray,
-    shape: tuple[int, ...],
-) -> tuple[Nifti1Image, dict[str, float]]:
-    """Region labels on the working grid, and each region's native mm3, from true labels or from the atlas.
-
-    Volumes are counted on the grid of the scan (brain), of which the working grid may show a part only.
-    """
-    from atlas.register import atlas_labels, label_counts, to_atlas
-
-    if scan.labels is not None:
-        own = load_labels(scan.labels)
-        labels = to_atlas(own, registration, affine, shape, order=0)
-        counts = np.bincount(np.asanyarray(own.dataobj).ravel().astype(np.int64))
-        voxel_mm3 = float(abs(np.linalg.det(own.affine[:3, :3]))) / scan.scale
-    else:
-        labels = atlas_labels(registration, atlas, affine, shape)
-        near = _near(brain)
-        counts = label_counts(registration, atlas, registration.matrix @ near.affine, near.shape)
-        voxel_mm3 = float(abs(np.linalg.det(near.affine[:3, :3]))) / scan.scale
-    volumes: dict[str, float] = {}
-    for region in atlas.regions:
-        if region.id < len(counts) and counts[region.id]:
-            name = with_side(region.name, region.side)
-            volumes[name] = volumes.get(name, 0.0) + float(counts[region.id]) * voxel_mm3
-    volumes["brain"] = float(counts[1:].sum()) * voxel_mm3
-    return labels, {name: round(mm3, 1) for name, mm3 in sorted(volumes.items())}
-
-
-def _near(brain: Nifti1Image) -> Nifti1Image:
-    """The brain's box in its volume and NEAR_MM around it: half of a head's voxels or less."""
-    inside = np.asanyarray(brain.dataobj) > 0
-    box = []
-    for axis, size_mm in enumerate(voxel_sizes(brain)):
-        found = np.flatnonzero(inside.any(tuple({0, 1, 2} - {axis})))
-        around = math.ceil(NEAR_MM / float(size_mm))
-        box.append(slice(max(0, int(found[0]) - around), int(found[-1]) + 1 + around))
-    near: Nifti1Image = brain.slicer[tuple(box)]
-    return near
 
 
 def _to_reference(

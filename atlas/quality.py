@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from atlas.errors import PairsError
-from atlas.prepare import overlay_path
+from atlas.files import overlay_path
 from atlas.records import read_lines, read_metadata
 
 FEWEST = 10  # visits, before any is compared with the others

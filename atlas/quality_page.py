@@ -6,8 +6,8 @@ import base64
 from html import escape
 from pathlib import Path
 
+from atlas.files import writing_whole
 from atlas.overlay import VIEW
-from atlas.prepare import writing_whole
 from atlas.quality import SHOWN, Quality, Row, quality, volume_ml
 from atlas.records import read_dataset
 

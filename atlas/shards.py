@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from atlas.errors import PairsError
-from atlas.prepare import write_whole, writing_whole
+from atlas.files import write_whole, writing_whole
 from atlas.records import read_dataset, read_metadata
 
 SHARD_MB = 256  # about 29 000 slices of 128 x 128

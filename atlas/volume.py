@@ -86,12 +86,18 @@ def has_orientation(path: str | os.PathLike[str]) -> bool:
     return not isinstance(header, nib.AnalyzeHeader)
 
 
+def check_ending(path: str | os.PathLike[str]) -> str:
+    """The ending of a file that save_volume can write. Raises VolumeError for another."""
+    for ending in (".nii.gz", ".nii"):
+        if Path(path).name.endswith(ending):
+            return ending
+    raise VolumeError(f"{path}: volumes are written as .nii or .nii.gz; change the ending")
+
+
 def save_volume(image: Nifti1Image, path: str | os.PathLike[str]) -> None:
     """Write a NIfTI file (.nii or .nii.gz) under a temporary name and rename it: it is whole or absent."""
     path = Path(path)
-    ending = next((ending for ending in (".nii.gz", ".nii") if path.name.endswith(ending)), None)
-    if ending is None:
-        raise VolumeError(f"{path}: volumes are written as .nii or .nii.gz; change the ending")
+    ending = check_ending(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{ending}")
     try:

@@ -210,6 +210,11 @@ def parser() -> argparse.ArgumentParser:
     generate.add_argument(
         "--adapter", default="auto", metavar="NAME", help="auto, none or an adapter's name (auto)"
     )
+    generate.add_argument(
+        "--candidates",
+        type=_at_least_one,
+        help="embeddings drawn for a picture, the nearest to the text decoded; default: the model's own",
+    )
     generate.add_argument("--model", default="mini", help="mini, a model folder or a hub id (mini)")
 
     embed = verb("embed", verbs.embed, "embed texts and slices")

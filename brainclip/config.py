@@ -147,7 +147,12 @@ class VaeRecipe(TrainingRecipe):
 class PriorRecipe(TrainingRecipe):
     """Diffusion prior from text embedding to image embedding."""
 
-    start: str = ""  # prior folder to go on from, of whatever CLIP; empty: random weights
+    base: str = ""  # pretrained prior, a folder or hub id in Kandinsky 2.2's layout; empty: none
+    start: str = ""  # prior folder to go on from, of whatever CLIP; empty: random weights, or `base`
+    train: str = "full"  # or "lora": low-rank additions to the attention of `base` or `start` alone
+    rank: int = 16  # of the LoRA
+    alpha: int = 16
+    min_snr: float = 0.0  # gamma of the weights of noise levels (Hang et al. 2023); 0: all weigh 1
     age: float = 0.0  # weight of the error along the direction in which the CLIP shows the age
     layers: int = 4
     heads: int = 3
@@ -156,6 +161,7 @@ class PriorRecipe(TrainingRecipe):
     timesteps: int = 1000
     sampling_steps: int = 10
     guidance: float = 1.5
+    candidates: int = 1  # image embeddings drawn for a picture, of which the nearest to the text is decoded
     restate: bool = True  # what a prompt asks for is put into a training wording before it is embedded
 
 

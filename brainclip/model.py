@@ -118,6 +118,7 @@ class BrainCLIP:
         steps: int | None = None,
         guidance: float | None = None,
         adapter: str | None = "auto",
+        candidates: int | None = None,
     ) -> list[Picture]:
         """n Pictures per prompt, in the order of the prompts; picture k of a prompt has the seed `seed + k`.
 
@@ -125,7 +126,9 @@ class BrainCLIP:
         each picture keeps in settings["caption"]; a prompt that names no plane is embedded as it is. What was
         not understood or not trained is named in Picture.warnings.
         steps, guidance: of the decoder; None: what the model card says. adapter: a name, None for the base
-        model, or "auto" (the adapter that the model card prefers for the prompt's contrast).
+        model, or "auto" (the adapter that the model card prefers for the prompt's contrast). candidates:
+        image embeddings drawn for a picture, of which the nearest to the caption's is decoded; None: what
+        the card says.
         PromptError for an empty or too long prompt.
         """
         import torch
@@ -139,21 +142,24 @@ class BrainCLIP:
             raise BrainclipError(f"n = {n}; at least one picture must be asked for")
         chosen = [self._adapter(prompt, adapter) for prompt in read]
         defaults = self.card["generate"]
+        candidates = defaults.get("prior_candidates", 1) if candidates is None else candidates
+        if candidates < 1:
+            raise BrainclipError(f"candidates = {candidates}; at least one embedding must be drawn")
         steps, guidance = steps or defaults["steps"], defaults["guidance"] if guidance is None else guidance
         jobs = [(row, seed + k) for row in range(len(prompts)) for k in range(n)]
         captions = [self._caption(read[row], picture_seed) for row, picture_seed in jobs]
         self.clip.tokenize([*prompts, *captions])
         # 2. Text embedding -> image embedding.
         with torch.inference_mode():
-            whitened = self.prior.sample(
+            embedding = self.prior.sample(
                 self.clip,
                 captions,
                 [picture_seed for _, picture_seed in jobs],
                 steps=defaults["prior_steps"],
                 guidance=defaults["prior_guidance"],
+                candidates=candidates,
             )
-            embedding = self.clip.unwhiten(whitened)
-            whitened = self.clip.whiten(embedding)  # what a true image embedding can be
+            whitened = self.clip.whiten(embedding)
         # 3. Image embedding -> picture, jobs of one adapter at a time.
         images = np.zeros((len(jobs), self.size, self.size), dtype=np.float32)
         for name in sorted(set(chosen), key=str):
@@ -185,6 +191,7 @@ class BrainCLIP:
                         "steps": steps,
                         "guidance": guidance,
                         "adapter": chosen[row],
+                        "candidates": candidates,
                     },
                     embedding=embedding[job].numpy(),
                 )
@@ -315,10 +322,19 @@ def generate(
     steps: int | None = None,
     guidance: float | None = None,
     adapter: str | None = "auto",
+    candidates: int | None = None,
     model: str | Path = "mini",
 ) -> Picture | list[Picture]:
     """One Picture for one prompt with n = 1, else a list; see BrainCLIP.generate."""
-    pictures = load(model).generate(prompts, n=n, seed=seed, steps=steps, guidance=guidance, adapter=adapter)
+    pictures = load(model).generate(
+        prompts,
+        n=n,
+        seed=seed,
+        steps=steps,
+        guidance=guidance,
+        adapter=adapter,
+        candidates=candidates,
+    )
     return pictures[0] if isinstance(prompts, str) and n == 1 else pictures
 
 

@@ -1,31 +1,47 @@
-"""Prior: diffusers' PriorTransformer from caption to whitened image embedding, predicting the clean one."""
+"""Prior: diffusers' PriorTransformer from caption to image embedding, predicting the clean whitened one."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.models.transformers.prior_transformer import PriorTransformer
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor, nn
+from torch.nn import functional
 
 from brainclip.clip import Clip
 from brainclip.config import PriorRecipe
 from brainclip.errors import WeightsError
-from brainclip.weights import DIFFUSERS_WEIGHTS, load_weights, read_json, save_weights, write_json
+from brainclip.prior_base import (
+    base_folder,
+    check_widths,
+    new_scheduler,
+    read_scheduler,
+    read_transformer,
+    text_length,
+)
+from brainclip.weights import DIFFUSERS_WEIGHTS, read_json, save_weights, write_json
+
+LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 
 
 class Prior(nn.Module):
     """Image embeddings sampled for captions.
 
-    The transformer's clip_mean and clip_std hold the whitening statistics of the CLIP it was trained with
-    (both are 0 in a fresh PriorTransformer, which would decode everything to 0). contract: the hash of that
-    CLIP.
+    It works in its own whitened space, (embedding - clip_mean) / clip_std, both kept in the transformer (and
+    0 in a fresh PriorTransformer, which would decode everything to 0). They are those of the CLIP, but for a
+    prior that began as a pretrained one: that keeps the statistics it was trained with.
+
+    contract: clip, the hash of the CLIP. Of a pretrained one also base, its name; image_length and
+    text_length, the lengths of the embeddings it was trained on, where the CLIP's are 1.
     """
 
     def __init__(
-        self, transformer: PriorTransformer, scheduler: DDIMScheduler, contract: dict[str, str]
+        self, transformer: PriorTransformer, scheduler: DDIMScheduler, contract: dict[str, Any]
     ) -> None:
         super().__init__()
         self.transformer = transformer
@@ -33,74 +49,115 @@ class Prior(nn.Module):
         self.transformer.clip_std.requires_grad_(False)
         self.scheduler = scheduler
         self.contract = contract
+        self.has_lora = False
 
     @classmethod
     def new(cls, recipe: PriorRecipe, clip: Clip) -> Prior:
-        """A prior with random weights for this CLIP, with its whitening statistics.
-
-        WeightsError where states and embeddings differ in width, which a PriorTransformer cannot take.
-        """
-        if clip.states_width != clip.embedding_width:
-            raise WeightsError(
-                f"this CLIP has text states of {clip.states_width} numbers and embeddings of "
-                f"{clip.embedding_width}; a prior needs a CLIP in which both are the same"
-            )
+        """A prior with random weights for this CLIP, with its whitening statistics."""
         transformer = PriorTransformer(
             num_attention_heads=recipe.heads,
             attention_head_dim=recipe.head_width,
             num_layers=recipe.layers,
-            embedding_dim=clip.states_width,
-            embedding_proj_dim=clip.embedding_width,
-            clip_embed_dim=clip.embedding_width,
-            num_embeddings=clip.context,
+            **_widths(clip, fill=True),
         )
-        transformer.clip_mean.data.copy_(clip.embedding_mean[None])
-        transformer.clip_std.data.copy_(clip.embedding_std[None])
-        scheduler = DDIMScheduler(
-            num_train_timesteps=recipe.timesteps,
-            beta_schedule="squaredcos_cap_v2",
-            prediction_type="sample",
-            clip_sample=False,  # standardised embeddings exceed +-1
-            timestep_spacing="trailing",
-        )
-        return cls(transformer, scheduler, {"clip": clip.hash})
+        _take_statistics(transformer, clip)
+        return cls(transformer, new_scheduler(recipe.timesteps), {"clip": clip.hash})
+
+    @classmethod
+    @torch.no_grad()
+    def pretrained(cls, base: str, clip: Clip, texts: Sequence[str]) -> Prior:
+        """The prior of a folder or hub id in Kandinsky 2.2's layout, for this CLIP.
+
+        texts: captions, by which the length of its text embeddings is measured. WeightsError for a folder
+        that is not complete or made for a CLIP of other widths.
+        """
+        folder = base_folder(base)
+        transformer = read_transformer(folder / "prior")
+        check_widths(folder / "prior", transformer, _widths(clip, fill=False))
+        squares = transformer.clip_mean.square() + transformer.clip_std.square()  # their sum: E |e|^2
+        contract = {
+            "clip": clip.hash,
+            "base": base,
+            "image_length": float(squares.sum().sqrt()),
+            "text_length": text_length(folder, texts),
+        }
+        scheduler = read_scheduler(folder / "scheduler" / "scheduler_config.json")
+        return cls(transformer, scheduler, contract).eval()
 
     @classmethod
     def load(cls, folder: Path, clip: Clip, *, retrain: bool = False) -> Prior:
         """The prior saved in `folder`. WeightsError for one trained with another CLIP, or missing keys.
 
-        retrain: take it whatever CLIP it was trained with, and this CLIP's whitening, to train it further.
+        retrain: take it whatever CLIP of its widths it was trained with, to train it further.
         """
         contract = read_json(folder / "contract.json")
+        for key in ("clip", "image_length", "text_length") if "base" in contract else ("clip",):
+            if key not in contract:
+                raise WeightsError(
+                    f"{folder / 'contract.json'}: key {key!r} is missing; copy or train the prior again"
+                )
         if contract["clip"] != clip.hash and not retrain:
             raise WeightsError(
                 f"{folder}: this prior was trained with CLIP {contract['clip']}, not with CLIP {clip.hash}"
             )
-        transformer = PriorTransformer.from_config(read_json(folder / "config.json"))
-        load_weights(transformer, folder / DIFFUSERS_WEIGHTS)
-        if not bool((transformer.clip_std > 0).all()):
-            raise WeightsError(f"{folder}: clip_std is 0; the prior would decode everything to 0")
+        transformer = read_transformer(folder)
+        check_widths(folder, transformer, _widths(clip, fill="base" not in contract))
+        if "base" not in contract:
+            _take_statistics(transformer, clip)  # the file has them in half precision
         scheduler = DDIMScheduler.from_config(read_json(folder / "scheduler_config.json"))
-        if retrain:
-            if transformer.clip_std.shape[1] != len(clip.embedding_std):
-                raise WeightsError(
-                    f"{folder}: a prior of {transformer.clip_std.shape[1]}-d embeddings cannot go on with a "
-                    f"CLIP of {len(clip.embedding_std)}"
-                )
-            transformer.clip_mean.data.copy_(clip.embedding_mean[None])
-            transformer.clip_std.data.copy_(clip.embedding_std[None])
-            contract = {"clip": clip.hash}
-        return cls(transformer, scheduler, contract).eval()
+        return cls(transformer, scheduler, contract | {"clip": clip.hash}).eval()
+
+    def add_lora(self, rank: int, alpha: int, base: str) -> None:
+        """Attach fresh LoRA layers (peft) to the attention; nothing else is trained from then on.
+
+        base: the name of what they are added to, kept with them.
+        """
+        from peft import LoraConfig, get_peft_model
+
+        lora = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(LORA_TARGETS))
+        self.transformer = get_peft_model(self.transformer, lora)
+        self.transformer.peft_config["default"].base_model_name_or_path = base
+        self.has_lora = True
 
     def save(self, folder: Path, *, dtype: torch.dtype | None = torch.float16) -> None:
-        """Write the folder that load() and PriorTransformer.from_pretrained read; contract.json last."""
-        save_weights(self.transformer, folder / DIFFUSERS_WEIGHTS, dtype=dtype)
-        self.transformer.save_config(folder)
+        """Write the folder that load() and PriorTransformer.from_pretrained read; contract.json last.
+
+        LoRA layers are merged into these weights, and stand alone in adapter/, which peft reads.
+        """
+        transformer = self.transformer
+        if self.has_lora:
+            transformer.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
+            transformer = copy.deepcopy(transformer).merge_and_unload()
+        save_weights(transformer, folder / DIFFUSERS_WEIGHTS, dtype=dtype)
+        transformer.save_config(folder)
         self.scheduler.save_config(folder)
         write_json(folder / "contract.json", self.contract)
 
+    def from_clip(self, clip: Clip, whitened: Tensor) -> Tensor:
+        """(B, D) as this prior whitens them, of embeddings as the CLIP does: the same bits where both have
+        one mean and standard deviation."""
+        length, mean, std = self._image_length, self.transformer.clip_mean, self.transformer.clip_std
+        return whitened * (length * clip.embedding_std / std) + (length * clip.embedding_mean - mean) / std
+
+    def unwhiten(self, x: Tensor) -> Tensor:
+        """The unit-length embeddings (B, D) of this prior's whitened ones."""
+        return functional.normalize(x * self.transformer.clip_std + self.transformer.clip_mean, dim=-1)
+
+    @property
+    def unit_std(self) -> Tensor:
+        """(D,) what a unit of each whitened number is in the unit-length embedding."""
+        return self.transformer.clip_std[0] / self._image_length
+
+    @property
+    def _image_length(self) -> float:
+        return float(self.contract.get("image_length", 1.0))
+
     def forward(self, x: Tensor, timestep: Tensor, embedding: Tensor, states: Tensor, mask: Tensor) -> Tensor:
-        """Predicted clean whitened embedding (B, D). mask: (B, 77) bool, True on a caption's tokens."""
+        """Predicted clean whitened embedding (B, D), from the noisy one x and a caption's embedding and
+        states as the CLIP gives them. mask: (B, 77) bool, True on a caption's tokens."""
+        width = self.transformer.config["embedding_dim"]  # the narrower of x and states is filled up with 0
+        x, states = (functional.pad(part, (0, width - part.shape[-1])) for part in (x, states))
+        embedding = embedding * self.contract.get("text_length", 1.0)
         return self.transformer(x, timestep, embedding, states, mask).predicted_image_embedding
 
     @torch.no_grad()
@@ -112,24 +169,60 @@ class Prior(nn.Module):
         *,
         steps: int,
         guidance: float,
+        candidates: int = 1,
     ) -> Tensor:
-        """Whitened image embeddings (B, D), one per text and seed. DDIM, eta 0; row k depends on its own
-        seed alone.
+        """Image embeddings (B, D) of unit length, one per text and seed; row k depends on its own alone.
 
-        guidance: 1 follows the caption as trained; more moves away from the empty caption.
+        guidance: 1 follows the caption as trained; more moves away from the empty caption. candidates: of so
+        many samples of a seed the one with the largest cosine to the text embedding is taken.
         """
         tokens = clip.tokenize([*texts, *([""] * len(texts) if guidance != 1 else [])])
         embedding, states = clip.encode_text(tokens)
         mask = tokens != 0
-        x = torch.stack(
-            [torch.randn(embedding.shape[1], generator=torch.Generator().manual_seed(s)) for s in seeds]
-        )
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        drawn = []
+        for _ in range(candidates):
+            noise = torch.stack([torch.randn(embedding.shape[1], generator=one) for one in generators])
+            found = self._denoised(noise, embedding, states, mask, steps=steps, guidance=guidance)
+            drawn.append(self.unwhiten(found))
+        return nearest_to(embedding[: len(texts)], torch.stack(drawn))
+
+    def _denoised(
+        self, x: Tensor, embedding: Tensor, states: Tensor, mask: Tensor, *, steps: int, guidance: float
+    ) -> Tensor:
+        """Whitened embeddings (B, D) from noise x, by DDIM with eta 0. embedding, states and mask have B
+        rows, or with guidance 2 B: those of the texts, then of the empty caption."""
         self.scheduler.set_timesteps(steps)
         for timestep in self.scheduler.timesteps:
-            times = timestep.expand(len(tokens))
+            times = timestep.expand(len(embedding))
             predicted = self(x if guidance == 1 else torch.cat([x, x]), times, embedding, states, mask)
             if guidance != 1:
                 asked, empty = predicted.chunk(2)
                 predicted = empty + guidance * (asked - empty)
-            x = self.scheduler.step(predicted, timestep, x).prev_sample
+            x = self.scheduler.step(predicted, timestep, x, use_clipped_model_output=True).prev_sample
         return x
+
+
+def nearest_to(text: Tensor, samples: Tensor) -> Tensor:
+    """(B, D) of samples (S, B, D) of unit length the one with the largest cosine to each text (B, D)."""
+    return samples[(samples * text).sum(2).argmax(0), torch.arange(len(text))]
+
+
+def _widths(clip: Clip, *, fill: bool) -> dict[str, int]:
+    """The sizes of a PriorTransformer for this CLIP, by their names in its config.
+
+    It takes the noisy embedding and the states in one width. fill: in the larger one, the other filled up
+    with 0, which a pretrained prior has not learned to take.
+    """
+    embedding, states = clip.embedding_width, clip.states_width
+    return {
+        "embedding_dim": max(embedding, states) if fill else states,
+        "embedding_proj_dim": embedding,
+        "clip_embed_dim": embedding,
+        "num_embeddings": clip.context,
+    }
+
+
+def _take_statistics(transformer: PriorTransformer, clip: Clip) -> None:
+    transformer.clip_mean.data.copy_(clip.embedding_mean[None])
+    transformer.clip_std.data.copy_(clip.embedding_std[None])

@@ -92,13 +92,18 @@ def strip(asked: argparse.Namespace) -> str:
         return f"strip: {recipe.folder} ({found or 'already complete'})"
     if asked.out is None:
         raise BrainclipError("strip needs a volume and --out, or a recipe (.toml)")
+    from atlas.errors import VolumeError
+    from atlas.sources.scan import NO_ORIENTATION
     from atlas.strip import WEIGHTS, brain_mask, check_method
-    from atlas.volume import as_stored, load_volume, save_volume, voxel_sizes
+    from atlas.volume import as_stored, check_ending, has_orientation, load_volume, save_volume, voxel_sizes
 
     check_method(asked.method)
+    check_ending(asked.out)
     if asked.input.resolve() in {path.resolve() for path in (asked.out, asked.picture) if path}:
         raise BrainclipError(f"{asked.input}: would be written over; give another file to write")
     volume = load_volume(asked.input)
+    if not has_orientation(asked.input):
+        raise VolumeError(f"{asked.input}: {NO_ORIENTATION}")
     if asked.dry_run:
         return f"strip: would write {asked.out} by {asked.method}"
     mask = brain_mask(volume, method=asked.method, weights=asked.weights or WEIGHTS)
@@ -162,6 +167,7 @@ def generate(asked: argparse.Namespace) -> str:
         steps=asked.steps,
         guidance=asked.guidance,
         adapter=None if asked.adapter == "none" else asked.adapter,
+        candidates=asked.candidates,
     )
     _warn([warning for picture in pictures for warning in picture.warnings])
     for picture, name in zip(pictures, names, strict=True):

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from nibabel import Nifti1Image
 
-from atlas.agreement import Known, Setting, known_regions, measure, table_rows
+from atlas.agreement import Known, Setting, crossed, known_regions, measure, table_rows
 from atlas.atlas import load_atlas
 from atlas.errors import SourceError
 from atlas.sources import Scan
-from atlas.volume import resample
+from atlas.volume import load_labels, resample
 from brainclip import cli
-from brainclip.evaluate.agreement import summarise
+from brainclip.evaluate.agreement import as_markdown, summarise
 
 
 def segmentation(labels: np.ndarray) -> np.ndarray:
@@ -111,6 +111,26 @@ def test_figures_of_known_counts() -> None:
     assert "entorhinal cortex" not in figures["mentions_of"]
     assert figures["volumes"]["hippocampi"]["r"][0] == 1.0
     assert figures["volumes"]["hippocampi"]["bias_percent"] == 10.0
+
+
+def test_a_segmentation_that_confuses_left_and_right_is_found_and_named(tmp_path: Path) -> None:
+    given = load_labels(write_template(tmp_path).mask)
+    assert crossed(given, "muse") < 0.05
+    ids = np.asanyarray(given.dataobj).copy()
+    for row in table_rows("muse"):  # the left regions by the names of the right ones
+        if row["side"] == "left":
+            other = next(
+                one["other"]
+                for one in table_rows("muse")
+                if (one["region"], one["side"]) == (row["region"], "right")
+            )
+            ids[ids == int(row["other"])] = int(other)
+    assert 0.4 < crossed(Nifti1Image(ids, given.affine), "muse") < 0.6
+    assert crossed(Nifti1Image(np.asanyarray(given.dataobj)[::-1], given.affine), "muse") > 0.95
+    text = as_markdown({}, {"IXI900-HH-0001-T1.nii.gz": 0.47})
+    assert "confuses left and right" in text
+    assert "IXI900-HH-0001-T1 (47%)" in text
+    assert "confuses" not in as_markdown({}, {})
 
 
 def test_the_study_goes_on_where_it_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

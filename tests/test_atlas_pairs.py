@@ -23,15 +23,20 @@ from test_atlas_caption import random_facts
 
 import atlas.prepare
 from atlas.atlas import load_atlas
+from atlas.begin import begin, only_run
+from atlas.changes import is_made_from, made_from
 from atlas.cohort import SPLITS, assign_splits
 from atlas.errors import PairsError, RegistrationError, SourceError
+from atlas.finish import _licence
 from atlas.overlay import VIEW
-from atlas.pairs import _licence, read_dataset, read_pairs, write_pairs
+from atlas.pairs import read_dataset, read_pairs, write_pairs
+from atlas.prepare import Settings
 from atlas.quality import quality
 from atlas.records import facts_of, line_of, read_metadata
 from atlas.register import OVERLAP_FLOOR, SIMILARITY_FLOOR
 from atlas.slices import Geometry
-from atlas.volume import load_volume, resample, save_volume
+from atlas.sources import Scan
+from atlas.volume import load_labels, load_volume, resample, save_volume
 
 GEOMETRY = Geometry(size=64, spacing_mm=3.0)
 SUBJECTS = ("sub-01", "sub-02", "sub-03")
@@ -135,7 +140,7 @@ def test_pairs_hold_what_dataset_json_counts(pairs_folder):
 def test_volumes_are_native_mm3(cohort, pairs_folder):
     for pair in read_pairs(pairs_folder)[::40]:
         path = cohort / pair.subject / "anat" / f"{pair.subject}_dseg.nii.gz"
-        labels = np.asanyarray(atlas.prepare.load_labels(path).dataobj)
+        labels = np.asanyarray(load_labels(path).dataobj)
         assert pair.facts.volumes["left thalamus"] == np.count_nonzero(labels == 10) * 27
         assert pair.facts.volumes["right insula"] == np.count_nonzero(labels == 2035) * 27
         assert pair.facts.volumes["brain"] == np.count_nonzero(labels) * 27
@@ -299,6 +304,60 @@ def test_another_mask_prepares_a_subject_again_and_the_same_one_does_not(cohort,
     assert {name for name, when in prepared(out).items() if when != first[name]} == {"sub-01"}
 
 
+def test_a_volume_written_again_in_the_same_length_is_prepared_again(cohort, pairs_folder, tmp_path):
+    folder, out = tmp_path / "cohort", tmp_path / "pairs"
+    shutil.copytree(cohort, folder)
+    shutil.copytree(pairs_folder, out)
+    path = folder / "sub-03" / "anat" / "sub-03_T1w.nii.gz"
+    before, size = prepared(out), path.stat().st_size
+    found = path.read_bytes()
+    path.write_bytes(found[:4] + bytes([found[4] ^ 1]) + found[5:])  # the time in the header of gzip
+    assert path.stat().st_size == size
+    build(folder, out)
+    assert {name for name, when in prepared(out).items() if when != before[name]} == {"sub-03"}
+
+
+def test_the_header_beside_an_img_counts_as_part_of_it(tmp_path):
+    image, header = tmp_path / "a.img", tmp_path / "a.hdr"
+    image.write_bytes(b"voxels")
+    header.write_bytes(b"one way")
+    scans = [Scan("folder", "a", "", "T1", image)]
+    before = made_from(scans)
+    assert is_made_from(scans, before)
+    older = [{name: value for name, value in entry.items() if "crc" not in name} for entry in before]
+    header.write_bytes(b"another")
+    assert not is_made_from(scans, before)
+    assert is_made_from(scans, older)  # noted before there were checksums
+    assert not is_made_from([*scans, *scans], before)
+
+
+def test_a_second_run_into_the_same_folder_and_a_dry_run_with_other_settings_are_refused(
+    cohort, pairs_folder, tmp_path
+):
+    out = tmp_path / "pairs"
+    with only_run(out), pytest.raises(PairsError, match="another run is writing this folder"):
+        build(cohort, out)
+    build(cohort, out, limit=1)
+    assert {path.name for path in out.iterdir()} >= {".lock", "dataset.json"}
+    before = contents(pairs_folder)
+    for dry_run in (True, False):
+        with pytest.raises(PairsError, match="was begun with denoise = False, now denoise = True"):
+            build(cohort, pairs_folder, denoise=True, dry_run=dry_run)
+        with pytest.raises(PairsError, match="is not empty and no folder of pairs"):
+            build(cohort, cohort, dry_run=dry_run)
+    assert contents(pairs_folder) == before
+
+
+def test_people_in_two_splits_who_turn_out_to_be_one_family_are_refused(tmp_path):
+    settings = Settings(Geometry(64, 3.0), 12.0, 0)
+    alone = {f"p{number}": f"p{number}" for number in range(10)}
+    splits = begin(tmp_path, "simulated", settings, alone, (0.8, 0.1, 0.1), ())
+    held_out = next(name for name, split in splits.items() if split == "test")
+    other = next(name for name, split in splits.items() if split == "train")
+    with pytest.raises(PairsError, match="others of the family 'twins' in"):
+        begin(tmp_path, "simulated", settings, alone | {held_out: "twins", other: "twins"}, (1, 0, 0), ())
+
+
 def test_files_of_older_versions_that_do_not_say_what_they_were_made_from_count_as_done(
     cohort, pairs_folder, tmp_path
 ):
@@ -323,7 +382,7 @@ def test_a_folder_is_not_complete_while_its_lists_are_written(cohort, pairs_fold
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("atlas.pairs._write_metadata", killed)
+        patched.setattr("atlas.finish._write_metadata", killed)
         with pytest.raises(KeyboardInterrupt):
             build(cohort, out)
     with pytest.raises(PairsError, match="no complete folder of pairs"):
@@ -571,6 +630,8 @@ def test_the_licence_is_the_data_sets_own(tmp_path, description, licence):
     (tmp_path / "dataset_description.json").write_text(json.dumps(description))
     assert _licence("bids", tmp_path) == licence
     assert _licence("ixi", tmp_path / "elsewhere").startswith("IXI (brain-development.org), CC BY-SA 3.0")
+    (tmp_path / "bare").mkdir()
+    assert "bare: licence unknown" in _licence("bids", tmp_path / "bare")
     (tmp_path / "dataset_description.json").write_text("[1")
     with pytest.raises(SourceError, match="not a JSON object"):
         _licence("bids", tmp_path)

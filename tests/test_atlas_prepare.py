@@ -10,8 +10,9 @@ from nibabel import Nifti1Image
 from scipy.spatial.transform import Rotation
 
 from atlas.atlas import load_atlas
+from atlas.brain import labels_and_volumes
 from atlas.facts import with_side
-from atlas.prepare import Settings, Visit, _prepare_session, labels_and_volumes
+from atlas.prepare import Settings, Visit, _prepare_session
 from atlas.register import Registration
 from atlas.slices import Geometry, working_grid
 from atlas.sources import Scan

@@ -17,6 +17,7 @@ from atlas.errors import SourceError
 from atlas.facts import Facts, wordings
 from atlas.prompt import read_prompt
 from atlas.sources import RULES, SOURCES, Scan, counts_as_healthy, find_scans
+from atlas.sources.health import is_healthy
 from atlas.sources.tables import HANDS, person_facts
 
 DATA = Path(os.environ.get("BRAINCLIP_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -206,8 +207,74 @@ def test_a_wrong_or_missing_participants_table_is_refused(tmp_path: Path) -> Non
     with pytest.raises(SourceError, match="column 'participant_id' is missing; the table has id, age"):
         find_scans("bids", folder)
     (folder / "participants.tsv").unlink()
-    with pytest.raises(SourceError, match=r"participants\.tsv: missing"):
-        find_scans("bids", folder)
+    with pytest.raises(SourceError, match=r"participants\.tsv: missing; the simulator writes it last"):
+        find_scans("simulated", folder)
+
+
+def test_without_a_participants_table_everyone_stays_and_a_note_says_so(tmp_path: Path) -> None:
+    put(tmp_path / "sub-01" / "anat" / "sub-01_T1w.nii.gz")
+    scans, left_out = find_scans("bids", tmp_path)
+    assert [(scan.subject, scan.known, scan.standing) for scan in scans] == [("sub-01", {}, None)]
+    assert [(note["kept"], note["reason"]) for note in left_out] == [
+        (True, "missing, so nobody's age, sex and health are known; everyone stays")
+    ]
+
+
+def test_a_link_to_a_file_that_was_not_fetched_is_no_scan(tmp_path: Path) -> None:
+    folder = ixi(tmp_path)
+    (folder / "IXI012-HH-1211-T1.nii.gz").unlink()
+    (folder / "IXI012-HH-1211-T1.nii.gz").symlink_to(tmp_path / ".git" / "annex" / "x.nii.gz")
+    scans, left_out = find_scans("ixi", folder)
+    assert "IXI012" not in {scan.subject for scan in scans}
+    assert "fetch it first" in reasons(left_out, kept=False)["IXI012"]
+    lonely = tmp_path / "lonely"
+    lonely.mkdir()
+    (lonely / "anna_T1.nii.gz").symlink_to(tmp_path / "nowhere.nii.gz")
+    with pytest.raises(SourceError, match="fetch it first"):
+        find_scans("folder", lonely)
+
+
+@pytest.mark.parametrize(
+    ("said", "column", "healthy"),
+    [
+        ("Healthy control subject", "group", True),
+        ("cognitively normal older adults", "diagnosis", True),
+        ("age-matched controls", "group", True),
+        ("typically developing", "health", True),
+        ("Non-demented", "group", True),
+        ("none", "pathology", True),
+        ("No", "diagnosis", True),
+        ("no known disease", "health", True),
+        ("no", "health", False),
+        ("none", "group", False),
+        ("", "pathology", False),
+        ("no treatment", "group", False),
+        ("normal pressure hydrocephalus", "diagnosis", False),
+        ("unhealthy", "health", False),
+        ("healthy relative of a patient", "group", False),
+        ("control of epilepsy", "diagnosis", False),
+    ],
+)
+def test_who_is_called_healthy(said: str, column: str, healthy: bool) -> None:
+    assert is_healthy(said, column) is healthy
+
+
+@pytest.mark.parametrize(("source", "table"), [("bids", "participants.tsv"), ("folder", "table.tsv")])
+def test_no_pathology_in_a_table_makes_healthy(source: str, table: str, tmp_path: Path) -> None:
+    for name in ("sub-01", "sub-02"):
+        put(tmp_path / name / "anat" / f"{name}_T1w.nii.gz")
+    (tmp_path / table).write_text("participant_id\tpathology\nsub-01\tNone\nsub-02\tstroke\n")
+    scans, _ = find_scans(source, tmp_path)
+    assert [(scan.subject, scan.known) for scan in scans] == [("sub-01", {"health": "healthy"})]
+
+
+def test_a_decimal_comma_is_a_number_and_a_doubled_heading_is_refused(tmp_path: Path) -> None:
+    put(tmp_path / "anna_T1.nii.gz")
+    (tmp_path / "table.csv").write_text("subject;age\nanna;30,5\n")
+    assert find_scans("folder", tmp_path)[0][0].known == {"age": 30.5}
+    (tmp_path / "table.csv").write_text("subject;age;Age \nanna;30;70\n")
+    with pytest.raises(SourceError, match="the column 'age' is there twice; take one out"):
+        find_scans("folder", tmp_path)
 
 
 @pytest.mark.parametrize("said", ["A", "a", "ambidextrous", "Ambidextrous", "both"])

@@ -18,9 +18,9 @@ from nibabel import Nifti1Image
 from nibabel.orientations import apply_orientation, axcodes2ornt, ornt_transform
 
 from atlas.atlas import load_atlas
+from atlas.brain import labels_and_volumes, read_brain
 from atlas.errors import PairsError, SourceError, VolumeError
 from atlas.pairs import write_pairs
-from atlas.prepare import labels_and_volumes, read_brain
 from atlas.register import Registration
 from atlas.slices import Geometry, cut, working_grid
 from atlas.sources import Scan, find_scans
@@ -535,6 +535,43 @@ def test_a_plain_folder_is_read_by_its_names(tmp_path: Path) -> None:
         "scan": "neither its name nor a table says the contrast",
         "sub-07_mask": "a mask or label map",
     }
+
+
+def test_folders_of_contrasts_and_words_of_processing_make_no_persons(tmp_path: Path) -> None:
+    for name in ("T1/anna", "T2w/anna", "FLAIR images/ben", "carl/T1/visit2", "dora_T1_defaced", "dora_T1"):
+        put(tmp_path / f"{name}.nii.gz")
+    put(tmp_path / "raw" / "Øle_PD.nii.gz")
+    put(tmp_path / "Åle_PD.nii.gz")
+    put(tmp_path / "T2.nii.gz")
+    scans, left_out = find_scans("folder", tmp_path)
+    assert [(scan.subject, scan.session, scan.modality) for scan in scans] == [
+        ("anna", "", "T1"),
+        ("anna", "", "T2"),
+        ("ben", "", "FLAIR"),
+        ("carl", "visit2", "T1"),
+        ("dora", "", "T1"),
+        ("Åle", "", "PD"),
+        ("Øle", "", "PD"),
+    ]
+    assert left_out_as(left_out, kept=False) == {
+        "dora": "a further T1 of the same session; the first is used",
+        "T2": "its name does not say whose it is; name it after the person, or give a table",
+    }
+
+
+def test_a_row_for_each_session_in_participants_gives_each_visit_its_age(tmp_path: Path) -> None:
+    for name in ("ses-a", "ses-b", "ses-c"):
+        put(tmp_path / "sub-01" / name / "anat" / f"sub-01_{name}_T1w.nii.gz")
+    (tmp_path / "participants.tsv").write_text(
+        "participant_id\tsession_id\tage\tsex\tdiagnosis\n"
+        "sub-01\tses-a\t70\tF\tno\nsub-01\tb\t72.5\tF\tno\nsub-01\tses-c\t74\tF\tMCI\n"
+    )
+    scans, left_out = find_scans("bids", tmp_path)
+    assert [(scan.session, scan.known) for scan in scans] == [
+        ("ses-a", {"age": 70.0, "sex": "female", "health": "healthy"}),
+        ("ses-b", {"age": 72.5, "sex": "female", "health": "healthy"}),
+    ]
+    assert [note["reason"].rpartition(": ")[2] for note in left_out] == ["the table says mci"]
 
 
 def test_a_table_tells_more_of_a_plain_folder(tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from nibabel import Nifti1Image
 from safetensors.torch import load_file, save_file
 from scipy import ndimage
 
-import atlas.pairs
+import atlas.brain
 import atlas.prepare
 import atlas.strip
+from atlas.begin import begin, check_begun
 from atlas.errors import PairsError, VolumeError, WeightsError
 from atlas.prepare import Settings
 from atlas.slices import Geometry
@@ -265,17 +266,17 @@ def test_whole_head_without_a_mask_is_stripped_and_the_record_says_so(
     head = Nifti1Image(np.asanyarray(volume.dataobj) + 10, volume.affine)  # air is not 0: a whole head
     save_volume(head, tmp_path / "head.nii.gz")
     scan = Scan("bids", "a", "", "T1", tmp_path / "head.nii.gz")
-    brain, mask, origin = atlas.prepare.read_brain(scan, "network")
+    brain, mask, origin = atlas.brain.read_brain(scan, "network")
     assert origin == "network"
     inside = np.asanyarray(brain_mask(head).dataobj) == 1
     assert np.array_equal(np.asanyarray(mask.dataobj) == 1, inside)
     assert np.array_equal(np.asanyarray(brain.dataobj) > 0, inside)
     save_volume(volume, tmp_path / "stripped.nii.gz")
     scan = Scan("bids", "a", "", "T1", tmp_path / "stripped.nii.gz")
-    assert atlas.prepare.read_brain(scan, "network")[2] == "above 0"
+    assert atlas.brain.read_brain(scan, "network")[2] == "above 0"
     save_volume(Nifti1Image(inside.astype(np.int32), head.affine), tmp_path / "mask.nii.gz")
     scan = Scan("bids", "a", "", "T1", tmp_path / "head.nii.gz", mask=tmp_path / "mask.nii.gz")
-    assert atlas.prepare.read_brain(scan, "network")[2] == "given"
+    assert atlas.brain.read_brain(scan, "network")[2] == "given"
 
 
 def test_missing_weights_stop_the_run_and_no_scan_is_called_bad(
@@ -288,7 +289,7 @@ def test_missing_weights_stop_the_run_and_no_scan_is_called_bad(
     def absent(volume: Nifti1Image, *, method: str) -> Nifti1Image:
         return brain_mask(volume, method=method, weights=tmp_path / "absent.safetensors")
 
-    monkeypatch.setattr("atlas.prepare.brain_mask", absent)
+    monkeypatch.setattr("atlas.brain.brain_mask", absent)
     rejected: list[dict[str, str]] = []
     with pytest.raises(WeightsError, match="weights of the brain extraction are missing"):
         atlas.prepare._prepare_session([scan], Settings(Geometry(64, 3.0), 9.0, 0), rejected)
@@ -303,7 +304,7 @@ def test_whole_head_whose_file_does_not_say_left_is_stripped_in_its_documented_o
     values = np.ascontiguousarray(in_orientation(head, "ASL").dataobj)
     nib.save(nib.AnalyzeImage(values, np.diag([2.0, 2.0, 2.0, 1.0])), tmp_path / "head.img")
     scan = Scan("oasis1", "a", "", "T1", tmp_path / "head.img", orientation="ASL")
-    brain, mask, origin = atlas.prepare.read_brain(scan, "network")
+    brain, mask, origin = atlas.brain.read_brain(scan, "network")
     assert origin == "network" and nib.aff2axcodes(brain.affine) == ("R", "A", "S")
     found, wanted = np.asanyarray(mask.dataobj) == 1, np.asanyarray(brain_mask(head).dataobj) == 1
     assert np.array_equal(found, wanted)
@@ -317,7 +318,8 @@ def test_pairs_begun_before_there_was_a_choice_go_on_under_the_default_and_a_cha
     other = replace(settings, strip="hd-bet")
 
     def start(settings: Settings, keep: tuple[str, ...] = ()) -> dict[str, str]:
-        return atlas.pairs._start(out, "bids", settings, {"a": "a"}, (1.0, 0.0, 0.0), keep)
+        check_begun(out, "bids", settings, keep)
+        return begin(out, "bids", settings, {"a": "a"}, (1.0, 0.0, 0.0), keep)
 
     assert start(settings) == {"a": "train"}
     older = json.loads((out / "settings.json").read_text())
@@ -334,12 +336,12 @@ def test_pairs_begun_before_there_was_a_choice_go_on_under_the_default_and_a_cha
 def test_strip_and_keep_are_both_remembered(tmp_path: Path) -> None:
     settings = Settings(Geometry(64, 3.0), 9.0, 0, strip="mri_synthstrip")
     begun = (tmp_path / "out", "bids", settings, {"a": "a"}, (1.0, 0.0, 0.0))
-    assert atlas.pairs._start(*begun, ("blank", "0.5")) == {"a": "train"}
+    assert begin(*begun, ("blank", "0.5")) == {"a": "train"}
     written = json.loads((tmp_path / "out" / "settings.json").read_text())
     assert (written["strip"], written["keep"]) == ("mri_synthstrip", ["0.5", "blank"])
-    assert atlas.pairs._start(*begun, ("0.5", "blank")) == {"a": "train"}
+    check_begun(*begun[:3], ("0.5", "blank"))
     with pytest.raises(PairsError, match=r"keep = \['0.5', 'blank'\], now keep = None"):
-        atlas.pairs._start(*begun, ())
+        check_begun(*begun[:3], ())
 
 
 def test_a_dask_worker_without_the_tool_stops_before_it_rejects_anyone(
@@ -369,6 +371,8 @@ def test_strip_writes_mask_and_picture(
     assert picture.stat().st_size > 1000
     assert cli.main(["strip", str(tmp_path / "head.nii.gz")]) == 2
     assert cli.main([*argv[:2], "--out", argv[1]]) == 2  # the head would be written over
+    assert cli.main([*argv[:2], "--out", str(tmp_path / "mask.mgz"), "--dry-run"]) == 2
+    assert "written as .nii or .nii.gz" in capsys.readouterr().err
     assert np.array_equal(load_volume(argv[1]).get_fdata(), egg().get_fdata())
 
 
@@ -383,11 +387,28 @@ def test_strip_writes_the_mask_in_the_order_of_the_file(threshold: None, tmp_pat
     assert np.array_equal(np.asanyarray(again.dataobj), np.asanyarray(brain_mask(egg()).dataobj))
 
 
+def test_strip_refuses_a_file_that_does_not_say_which_side_is_left(
+    threshold: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = egg()
+    head.set_sform(None, code=0)
+    head.set_qform(None, code=0)
+    nib.save(head, tmp_path / "head.nii.gz")
+    assert cli.main(["strip", str(tmp_path / "head.nii.gz"), "--out", str(tmp_path / "mask.nii.gz")]) == 2
+    assert "does not say which side is left" in capsys.readouterr().err
+
+
 @pytest.fixture
 def bundled() -> Path:
     if not WEIGHTS.is_file():
         pytest.skip("atlas/weights/strip.safetensors is absent: its training is not finished")
     return WEIGHTS
+
+
+def test_noise_is_no_head(bundled: Path) -> None:
+    noise = np.random.default_rng(0).random((80, 80, 80)).astype(np.float32)
+    with pytest.raises(VolumeError, match="no clear brain: the network is not sure"):
+        brain_mask(Nifti1Image(noise, np.diag([2.0, 2.0, 2.0, 1.0])))
 
 
 def test_bundled_weights_are_small_and_fit(bundled: Path) -> None:

@@ -89,6 +89,10 @@ def model(tmp_path: Path) -> Path:
         (["generate", "axial T1 slice", "--out", "x.jpg"], "saved as .png, .nii or .nii.gz"),
         (["generate", "axial T1 slice", "--out", ".png"], "saved as .png, .nii or .nii.gz"),
         (["generate", "axial T1 slice", "--out", "x.png", "--n", "0"], "argument --n: 0 is below 1"),
+        (
+            ["generate", "axial T1 slice", "--out", "x.png", "--candidates", "0"],
+            "argument --candidates: 0 is below 1",
+        ),
         (["generate", "axial T1 slice", "--out", "x.png", "--model", "./none"], "no such model folder"),
         (
             ["generate", "axial T1 slice", "--out", "x.png", "--model", "no/such"],

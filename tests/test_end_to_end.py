@@ -57,6 +57,23 @@ def test_same_seed_gives_the_same_picture_whatever_the_batch(folder: Path) -> No
     assert not np.allclose(many[0].pixels, many[1].pixels, atol=1e-5)
 
 
+def test_more_candidates_bring_the_embedding_nearer_to_the_caption(folder: Path) -> None:
+    model, asked = load(folder / "model"), {"n": 4, "seed": 1}
+    default, one, five = (
+        model.generate("axial T1 slice", candidates=candidates, **asked) for candidates in (None, 1, 5)
+    )
+    for first, second in zip(default, one, strict=True):
+        assert np.array_equal(first.pixels, second.pixels)
+    cosines = [
+        [float(model.embed_text(p.settings["caption"])[0] @ torch.from_numpy(p.embedding)) for p in pictures]
+        for pictures in (one, five)
+    ]
+    assert np.all(np.array(cosines[1]) >= np.array(cosines[0]) - 1e-5) and cosines[1] != cosines[0]
+    assert five[0].settings["candidates"] == 5
+    with pytest.raises(BrainclipError, match="candidates = 0"):
+        model.generate("axial T1 slice", candidates=0)
+
+
 def test_free_words_are_said_again_as_a_training_caption(folder: Path) -> None:
     picture = load(folder / "model").generate(
         "how does the brain look near z = 12 mm on transverse T1w?", seed=3

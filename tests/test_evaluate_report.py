@@ -36,6 +36,7 @@ spacing_mm = 6.0
 [clip]
 mix = {{ toy = 1.0 }}
 [prior]
+mix = {{ toy = 1.0 }}
 sampling_steps = 3
 [decoder]
 mix = {{ toy = 1.0 }}
@@ -120,6 +121,7 @@ def test_sheets_and_table_are_written(recipe: Path, report: dict) -> None:
     assert (folder / "misses.png").is_file()
     table = (folder / "report.md").read_text()
     assert "| plane right |" in table and "chance" in table and "another_true_slice" in table
+    assert "| ridge |" in table and "| prior_nearest_of_8 |" in table and "| samples_of_a_caption |" in table
 
 
 def test_second_evaluation_reads_what_the_first_made(recipe: Path, report: dict) -> None:
@@ -185,11 +187,16 @@ def test_nearest_slice_has_plane_and_contrast_and_the_smallest_distance(recipe: 
 
 
 def test_prior_without_training_is_no_better_than_its_baselines(recipe: Path) -> None:
-    data = PairDataset([recipe.parent / "pairs" / "toy"], "test")
-    found = embeddings(load(recipe.parent / "model"), data, pairs=40)
-    assert found["pairs"] == 40 and set(found["cosine"]) >= {"predicted", "text_embedding", "mean_embedding"}
-    assert abs(found["whitened"]["predicted"]["value"]) < 0.4
-    assert found["cosine"]["another_true_slice"]["n"] <= 40
+    data, training = (PairDataset([recipe.parent / "pairs" / "toy"], split) for split in ("test", "train"))
+    found = embeddings(load(recipe.parent / "model"), data, training, recipe.parent / "embeddings", pairs=40)
+    assert (found["pairs"], found["candidates"], found["training_slices"]) == (40, 72, 288)
+    cosine = {name: figure["value"] for name, figure in found["cosine"].items()}
+    names = ["prior_sample", "prior_nearest_of_8", "prior_mean_of_8", "ridge", "nearest_neighbour"]
+    assert list(cosine) == [*names, "text_embedding", "mean_embedding", "another_true_slice"]
+    assert cosine["ridge"] > max(cosine["prior_mean_of_8"], cosine["text_embedding"], cosine["prior_sample"])
+    assert abs(found["whitened"]["prior_sample"]["value"]) < 0.4 and "mean_embedding" not in found["whitened"]
+    assert cosine["another_true_slice"] == found["spread"]["cosine"]["true_slices_of_a_caption"]["value"]
+    assert all(figure["n"] == 40 and figure["chance"] > 0 for figure in found["r10"].values())
 
 
 def test_noise_is_not_judged_as_any_one_thing_by_the_facts_it_lacks(recipe: Path, report: dict) -> None:

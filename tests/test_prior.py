@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import PriorTransformer
-from toys import TEXTS, toy_clip, toy_prior
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from safetensors.torch import load_file, save_file
+from toys import CLIP, PRIOR, SIZE, TEXTS, toy_clip, toy_prior
 
-from brainclip.clip import Clip
+from brainclip.clip import Clip, new_clip, train_tokenizer
 from brainclip.errors import WeightsError
 from brainclip.prior import Prior
+from brainclip.train.prior import PriorObjective
+from brainclip.weights import DIFFUSERS_WEIGHTS, write_json
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +52,65 @@ def test_sample_depends_on_its_own_seed_and_not_on_the_batch(clip: Clip) -> None
     assert not torch.allclose(prior.sample(clip, TEXTS[1:2], [9], steps=4, guidance=2.0), alone, atol=1e-2)
 
 
+def test_of_several_candidates_the_nearest_to_the_text_is_taken(clip: Clip) -> None:
+    prior, settings = toy_prior(clip), {"steps": 3, "guidance": 2.0}
+    found = prior.sample(clip, TEXTS, [1, 2, 3], candidates=4, **settings)
+    text = clip.encode_text(clip.tokenize(TEXTS))[0]
+    for row, seed in enumerate([1, 2, 3]):
+        first = torch.randn(32, generator=torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.stack([torch.randn(32, generator=generator) for _ in range(4)])
+        assert torch.equal(noise[0], first)  # the picture of candidates = 1
+        tokens = clip.tokenize([TEXTS[row]] * 4 + [""] * 4)
+        drawn = prior.unwhiten(prior._denoised(noise, *clip.encode_text(tokens), tokens != 0, **settings))
+        cosine = drawn @ text[row]
+        assert cosine.max() > cosine.min() + 1e-3
+        assert torch.allclose(found[row], drawn[cosine.argmax()], atol=1e-5)
+
+
+def test_candidates_do_not_depend_on_the_batch(clip: Clip) -> None:
+    prior, settings = toy_prior(clip), {"steps": 3, "guidance": 2.0, "candidates": 4}
+    together = prior.sample(clip, TEXTS, [1, 2, 3], **settings)
+    alone = prior.sample(clip, TEXTS[1:2], [2], **settings)
+    assert torch.allclose(together[1], alone[0], atol=1e-5)
+    assert torch.allclose(together.norm(dim=1), torch.ones(3), atol=1e-6)
+
+
+@pytest.mark.parametrize(("embedding", "text_width"), [(32, 48), (48, 32)])
+def test_text_tower_of_another_width_than_the_embedding(
+    tmp_path: Path, embedding: int, text_width: int
+) -> None:
+    torch.manual_seed(0)
+    clip = new_clip(
+        replace(CLIP, embedding=embedding, text_width=text_width), SIZE, train_tokenizer(TEXTS * 20, 400)
+    )
+    clip.embedding_std.fill_(0.1)
+    prior = Prior.new(PRIOR, clip).eval()
+    prior.save(tmp_path, dtype=None)
+    made = [
+        p.sample(clip, TEXTS, [1, 2, 3], steps=2, guidance=2.0) for p in (prior, Prior.load(tmp_path, clip))
+    ]
+    assert made[0].shape == (3, embedding) and torch.equal(*made)
+    assert PriorTransformer.from_pretrained(tmp_path).config.embedding_dim == 48
+
+
+def test_min_snr_weighs_the_errors_of_each_noise_level(clip: Clip) -> None:
+    prior, years = toy_prior(clip), torch.linspace(-1, 1, 32)
+    x, noise = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(0))
+    embedding, states = clip.encode_text(clip.tokenize(TEXTS))
+    times, mask = torch.tensor([10, 500, 950]), torch.ones(3, 77, dtype=torch.bool)
+    kept = prior.scheduler.alphas_cumprod[times]
+    missed = prior(prior.scheduler.add_noise(x, noise, times), times, embedding, states, mask) - x
+    weights = (kept / (1 - kept)).clamp(max=5.0)
+    assert weights[0] == 5.0 and weights[2] < 0.1
+    for gamma, weight in ((0.0, torch.ones(3)), (5.0, weights)):
+        objective = PriorObjective(prior, years, age=0.5, min_snr=gamma)
+        loss, parts = objective(x, noise, times, embedding, states, mask)
+        squared, age = (weight * missed.square().mean(1)).mean(), (weight * (missed @ years).square()).mean()
+        assert torch.allclose(parts["squared"], squared) and torch.allclose(parts["age"], age)
+        assert torch.allclose(loss, squared + 0.5 * age)
+
+
 def test_large_embeddings_are_not_clipped_to_one(clip: Clip) -> None:
     scheduler = toy_prior(clip).scheduler
     scheduler.set_timesteps(4)
@@ -64,3 +128,51 @@ def test_prior_of_another_clip_is_refused_with_both_hashes(clip: Clip, tmp_path:
     other = Clip.load(tmp_path / "clip")
     with pytest.raises(WeightsError, match=f"CLIP {clip.hash}, not with CLIP {other.hash}"):
         Prior.load(tmp_path / "prior", other)
+
+
+def test_damaged_prior_is_refused_by_the_name_of_what_is_wrong(clip: Clip, tmp_path: Path) -> None:
+    toy_prior(clip).save(tmp_path)
+    path = tmp_path / DIFFUSERS_WEIGHTS
+    weights = load_file(path)
+
+    def refused(message: str) -> None:
+        with pytest.raises(WeightsError, match=message):
+            Prior.load(tmp_path, clip)
+
+    save_file({key: value for key, value in weights.items() if not key.startswith("proj_in.")}, path)
+    refused("2 keys missing, first 'proj_in.bias'")
+    save_file(weights | {"conv_in.weight": torch.zeros(1)}, path)
+    refused("1 keys too many, first 'conv_in.weight'")
+    save_file(weights | {"proj_in.bias": torch.zeros(5)}, path)
+    refused(r"proj_in.bias has shape \(5,\), the model wants \(32,\)")
+    save_file(weights, path)
+    write_json(tmp_path / "contract.json", {"clip": clip.hash, "base": "theirs", "image_length": 30.0})
+    refused("key 'text_length' is missing")
+    write_json(tmp_path / "contract.json", {})
+    refused("key 'clip' is missing")
+
+
+def test_real_size_has_a_billion_parameters_and_its_lora_is_small(tmp_path: Path) -> None:
+    """The published configuration, without memory for its weights: 32 heads of 64, 20 layers, ViT-bigG."""
+    layers, inner, width, rank = 20, 32 * 64, 1280, 16
+    with torch.device("meta"):
+        transformer = PriorTransformer(32, 64, layers, embedding_dim=width, num_embeddings=77)
+    block = 4 * (inner**2 + inner) + (8 * inner**2 + 5 * inner) + 4 * inner  # attention, feed-forward, norms
+    around = 2 * (inner**2 + inner)  # of the timestep
+    around += 3 * (width * inner + inner) + (81 + 1 + 2) * inner  # inputs; places, output token, last norm
+    around += inner * width + width + 2 * width  # output; statistics
+    counted = sum(part.numel() for part in transformer.parameters())
+    assert counted == layers * block + around == 1_026_225_920
+    prior = Prior(transformer, DDIMScheduler(), {"clip": "", "image_length": 30.0, "text_length": 30.0})
+    with torch.device("meta"):
+        prior.add_lora(rank, rank, "kandinsky-community/kandinsky-2-2-prior")
+    trained = {name: part for name, part in prior.named_parameters() if part.requires_grad}
+    assert sum(part.numel() for part in trained.values()) == layers * 4 * rank * 2 * inner == 5_242_880
+    shapes = {"x": (2, width), "t": (2,), "embedding": (2, width), "states": (2, 77, width)}
+    inputs = [torch.zeros(shape, device="meta") for shape in shapes.values()]
+    mask = torch.ones(2, 77, dtype=torch.bool, device="meta")
+    assert prior(*inputs, mask).shape == (2, width)
+    save_file(
+        {name: torch.zeros(part.shape) for name, part in trained.items()}, tmp_path / "lora.safetensors"
+    )
+    assert (tmp_path / "lora.safetensors").stat().st_size == pytest.approx(21.0e6, rel=0.01)  # bytes, float32

@@ -27,7 +27,7 @@ from atlas.sources.ixi import ixi_scans
 from atlas.sources.oasis1 import oasis1_scans
 from atlas.sources.oasis2 import oasis2_scans
 from atlas.sources.oasis3 import oasis3_scans
-from atlas.sources.scan import Adapter, Notes, Scan, load_mask
+from atlas.sources.scan import Adapter, Notes, Scan, load_mask, note
 
 __all__ = ["RULES", "SOURCES", "Scan", "counts_as_healthy", "find_scans", "load_mask"]
 
@@ -41,6 +41,8 @@ SOURCES: dict[str, Adapter] = {
     "hcp": hcp_scans,
     "folder": folder_scans,
 }
+
+GONE = "a link to a file that is not here; fetch it first (`datalad get`, `git annex get`)"
 
 
 def find_scans(
@@ -63,6 +65,11 @@ def find_scans(
     if not scans:
         reason = f" (first of {len(left_out)} left out: {left_out[0]['reason']})" if left_out else ""
         raise SourceError(f"{folder}: no scan laid out as {source!r} distributes them{reason}")
+    gone = [scan for scan in scans if not scan.path.exists()]
+    left_out += [note(scan.subject, scan.path, GONE) for scan in gone]
+    scans = [scan for scan in scans if scan not in gone]
+    if not scans:
+        raise SourceError(f"{gone[0].path}: {GONE}, as of all {len(gone)} scans")
     healthy, others = select(scans, source, keep)
     if not healthy:
         raise SourceError(

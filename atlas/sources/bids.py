@@ -1,8 +1,9 @@
 """BIDS (bids.neuroimaging.io), and the simulated cohort, which is BIDS with true labels.
 
-participants.tsv and its .json (what coded values mean, the unit of age), sub-01_sessions.tsv (age and health
-at a visit), sub-*/[ses-*/]anat/*_{T1w,T2w,PDw,FLAIR}.nii.gz. Of several runs of a session the first is used.
-A file whose header does not say the orientation is left out, for nothing else says which side is left.
+participants.tsv and its .json (what coded values mean, the unit of age), sub-01_sessions.tsv or a session_id
+in participants.tsv (age and health at a visit), sub-*/[ses-*/]anat/*_{T1w,T2w,PDw,FLAIR}.nii.gz. Of several
+runs of a session the first is used. A file whose header does not say the orientation is left out, for nothing
+else says which side is left.
 """
 
 from __future__ import annotations
@@ -44,12 +45,22 @@ def simulated_scans(folder: Path, masks: Path | None) -> tuple[list[Scan], Notes
 
 def _bids(folder: Path, masks: Path | None, *, source: str) -> tuple[list[Scan], Notes]:
     path = folder / "participants.tsv"
-    if not path.is_file():
-        raise SourceError(f"{path}: missing; a BIDS folder lists its people there (participant_id, age, sex)")
-    rows = _rows(path, "participant_id")
-    people = by_id(rows, "participant_id")
-    column = None if source == "simulated" else health_column(rows)
+    if source == "simulated" and not path.is_file():
+        raise SourceError(f"{path}: missing; the simulator writes it last, so run `brainclip simulate` again")
     left_out: Notes = []
+    rows: list[dict[str, str]] = []
+    if path.is_file():
+        rows = _rows(path, "participant_id")
+    else:
+        reason = "missing, so nobody's age, sex and health are known; everyone stays"
+        left_out.append(note("", path, reason, kept=True))
+    people = by_id(rows, "participant_id")
+    by_visit: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        if row.get("session_id"):
+            row["session_id"] = _prefixed(row["session_id"], "ses-")
+            by_visit.setdefault(row["participant_id"], []).append(row)
+    column = None if source == "simulated" else health_column(rows)
     subjects = sorted(path for path in folder.glob("sub-*") if path.is_dir())
     for name in sorted(set(people) - {path.name for path in subjects}):
         left_out.append(note(name, folder / name, "listed in participants.tsv, but there is no such folder"))
@@ -57,10 +68,11 @@ def _bids(folder: Path, masks: Path | None, *, source: str) -> tuple[list[Scan],
     scans: list[Scan] = []
     for subject in subjects:
         person = people.get(subject.name)
-        if person is None:
+        if person is None and rows:
             reason = "not listed in participants.tsv, so age and sex are unknown"
             left_out.append(note(subject.name, subject, reason, kept=True))
-        found, notes = _subject(subject, person or {}, column, masks, source, shared)
+        visits = by_id(by_visit.get(subject.name, ()), "session_id") | _visits(subject)
+        found, notes = _subject(subject, person or {}, visits, column, masks, source, shared)
         scans += found
         left_out += notes
     return scans, left_out
@@ -79,15 +91,17 @@ def _plainest(path: Path) -> tuple[str, int, list[tuple[int, str]]]:
 def _subject(
     subject: Path,
     person: dict[str, str],
+    visits: dict[str, dict[str, str]],
     column: str | None,
     masks: Path | None,
     source: str,
     shared: Sequence[Path],
 ) -> tuple[list[Scan], Notes]:
-    """The scans of one sub-* folder and what of it was left out; shared: the data set's own JSON files."""
-    facts, doubts = person_facts(person)
-    left_out = [note(subject.name, subject, doubt, kept=True) for doubt in doubts]
-    visits = _visits(subject)
+    """The scans of one sub-* folder and what of it was left out.
+
+    person, visits: rows of the tables, of the person and by session. shared: the data set's own JSON files.
+    """
+    left_out: Notes = []
     family = person.get("anatomy", "")
     if family == TEMPLATE_ANATOMY:
         family = ""  # else a cohort of the template alone had one split
@@ -122,10 +136,15 @@ def _subject(
             left_out.append(note(subject.name, path, reason))
             continue
         seen.add((session, modality))
-        visit = visits.get(session, {})
-        known = facts | person_facts(visit)[0] | field_strength(*_sidecars(path, subject, shared))
-        standing = _standing(person, visit, column)
-        if source == "simulated" or (standing is not None and is_healthy(standing)):
+        visit = {name: value for name, value in visits.get(session, {}).items() if value}
+        facts, doubts = person_facts(person | visit)
+        for doubt in doubts:
+            if (doubted := note(subject.name, subject, doubt, kept=True)) not in left_out:
+                left_out.append(doubted)
+        known = facts | field_strength(*_sidecars(path, subject, shared))
+        about = health_column([visit]) or column
+        standing = (person | visit).get(about, "") if about is not None else None
+        if source == "simulated" or (about and standing and is_healthy(standing, about)):
             known["health"] = "healthy"
         scans.append(
             Scan(
@@ -165,14 +184,6 @@ def _sidecars(scan: Path, subject: Path, shared: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _standing(person: dict[str, str], visit: dict[str, str], column: str | None) -> str | None:
-    """What is said of the person's health at a visit, else in general; None where no column is about it."""
-    at_visit = health_column([visit])
-    if at_visit is not None:
-        return visit[at_visit]
-    return person.get(column, "") if column is not None else None
-
-
 def _visits(subject: Path) -> dict[str, dict[str, str]]:
     """session_id -> the row of sub-*_sessions.tsv; empty where there is no such table."""
     path = subject / f"{subject.name}_sessions.tsv"
@@ -188,11 +199,16 @@ def _rows(path: Path, name: str) -> list[dict[str, str]]:
     legend = {key.lower(): value for key, value in read_json(sidecar).items()} if sidecar.is_file() else {}
     table = []
     for row in rows:
-        cells = {key.lower(): _meant(key.lower(), cell(value), legend) for key, value in row.items()}
-        if cells[name] and not cells[name].startswith(prefix):
-            cells[name] = prefix + cells[name]  # "01" for sub-01
-        table.append(cells)
+        cells = {
+            key.lower(): _meant(key.lower(), cell(value, key.lower()), legend) for key, value in row.items()
+        }
+        table.append(cells | {name: _prefixed(cells[name], prefix)})
     return table
+
+
+def _prefixed(value: str, prefix: str) -> str:
+    """ "01" as "sub-01"; nothing stays nothing."""
+    return value if not value or value.startswith(prefix) else prefix + value
 
 
 def _meant(column: str, value: str, legend: dict[str, Any]) -> str:
@@ -204,7 +220,7 @@ def _meant(column: str, value: str, legend: dict[str, Any]) -> str:
     if isinstance(levels, dict) and value in levels:
         level = levels[value]
         meaning = cell(level.get("Description") if isinstance(level, dict) else level)
-        understood = bool(person_facts({column: value})[0]) or is_healthy(value)
+        understood = bool(person_facts({column: value})[0]) or is_healthy(value, column)
         return value if understood else meaning or value
     unit = str(entry.get("Units", "year")).lower().rstrip("s")
     age = number(value)

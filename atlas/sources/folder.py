@@ -1,16 +1,18 @@
 """A plain folder of volumes, with a table or without.
 
-Without a table the file's name says the contrast (T1, T1w, T2, PD, FLAIR as one of its parts). The person is
-the folder below the given one, or else what is left of the name: anna/visit1_T1.nii.gz is the visit1 of
-anna, anna_T1.nii.gz is of anna. In participants.tsv or .csv, or table.tsv or .csv, a row tells more of a
-person (column subject) or of one file (column file, relative to the folder): modality, session, age, sex,
-handedness, site, field_strength, pathology, diagnosis, health or group, and orientation ("LAS") for files
-whose header does not say which side is left, as Analyze never does.
+Without a table the contrast (T1, T1w, T2, PD, FLAIR) is a part of the file's name, or a folder called so. The
+person is the folder below the given one, or else what is left of the name without words of processing:
+anna/visit1_T1.nii.gz is the visit1 of anna, anna_T1_defaced.nii.gz and T1/anna.nii.gz are of anna. In
+participants.tsv or .csv, or table.tsv or .csv, a row tells more of a person (column subject) or of one file
+(column file, relative to the folder): modality, session, age, sex, handedness, site, field_strength,
+pathology, diagnosis, dx, health or group, and orientation ("LAS") for files whose header does not say which
+side is left, as Analyze never does.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,10 @@ CONTRASTS = {"t1": "T1", "t2": "T2", "pd": "PD", "flair": "FLAIR"} | {
 }
 SAID = re.compile(rf"(?i)(?<![a-z0-9])({'|'.join(CONTRASTS)})(?![a-z0-9])")
 NOT_SCANS = {"mask", "seg", "dseg", "labels", "label", "brainmask"}
+PROCESSED = re.compile(  # what was done to an image says nothing of whose it is
+    r"(?i)(?<![a-z0-9])(defaced?|brain|(skull)?stripped|bet|n4|biascorrected|denoised|restored?|acpc|raw"
+    r"|mri|scans?|images?|anat)(?![a-z0-9])"
+)
 
 
 def folder_scans(folder: Path, masks: Path | None) -> tuple[list[Scan], Notes]:
@@ -70,19 +76,21 @@ def folder_scans(folder: Path, masks: Path | None) -> tuple[list[Scan], Notes]:
         orientation = row.get("orientation", "").upper()
         if modality not in CONTRASTS.values():
             reason = "a mask or label map" if modality else "neither its name nor a table says the contrast"
+        elif not subject:
+            reason = "its name does not say whose it is; name it after the person, or give a table"
         elif (subject, session, modality) in seen:
             reason = f"a further {modality} of the same session; the first is used"
         elif not orientation and not has_orientation(path):
             reason = "its header does not say which side is left; give it in the column orientation (LAS)"
         if reason:
-            left_out.append(note(subject, path, reason))
+            left_out.append(note(subject or stem(path), path, reason))
             continue
         seen.add((subject, session, modality))
         known, doubts = _facts(row)
         if rows and not row:
             doubts.append("the table has no row for it")
         standing = row.get(column, "") if column else None
-        if standing is not None and is_healthy(standing):
+        if column and standing is not None and is_healthy(standing, column):
             known["health"] = "healthy"
         left_out += [note(subject, path, doubt, kept=True) for doubt in doubts]
         scans.append(
@@ -103,21 +111,28 @@ def folder_scans(folder: Path, masks: Path | None) -> tuple[list[Scan], Notes]:
 
 def _is_volume(path: Path) -> bool:
     endings = (ending for ending in ENDINGS if ending != ".hdr")  # its .img stands for both
-    return path.is_file() and path.name.endswith(tuple(endings))
+    return not path.is_dir() and path.name.endswith(tuple(endings))
 
 
 def _from_name(place: Path) -> tuple[str, str, str]:
     """(subject, session, modality) as a file's place and name tell them; "?" for a mask, "" for not told."""
     parts = re.split(r"[^a-z0-9]+", stem(place).lower())
-    modality = next((CONTRASTS[part] for part in parts if part in CONTRASTS), "")
+    folders = [part for part in place.parts[:-1] if _whose(part)]
+    of_folders = [SAID.search(part) for part in place.parts[-2::-1] if not _whose(part)]
+    said = SAID.search(stem(place)) or next((match for match in of_folders if match), None)
+    modality = CONTRASTS[said[1].lower()] if said else ""
     if NOT_SCANS & set(parts):
         modality = "?"
-    rest = _safe(SAID.sub(" ", stem(place)))
-    if len(place.parts) == 1:
-        return rest or _safe(stem(place)), "", modality
-    between = [_safe(part) for part in place.parts[1:-1]]
-    subject = _safe(place.parts[0])
+    rest = _whose(stem(place))
+    if not folders:
+        return rest, "", modality
+    subject, *between = (_safe(part) for part in folders)
     return subject, "_".join([*between, rest] if rest not in ("", subject) else between), modality
+
+
+def _whose(name: str) -> str:
+    """A name without the words of contrast and processing: the person or visit; empty if nothing is left."""
+    return _safe(PROCESSED.sub(" ", SAID.sub(" ", name)))
 
 
 def _facts(row: dict[str, str]) -> tuple[dict[str, Any], list[str]]:
@@ -133,5 +148,5 @@ def _facts(row: dict[str, str]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _safe(name: str) -> str:
-    """A name that can be part of a file name."""
-    return re.sub(r"[^A-Za-z0-9-]+", "_", name).strip("_-")
+    """A name that can be part of a file name: letters of any alphabet, digits, - and _."""
+    return re.sub(r"(?:[^\w-]|_)+", "_", unicodedata.normalize("NFC", name)).strip("_-")

@@ -6,11 +6,12 @@ values of the data set's health column, "blank" for an empty cell, "all" for eve
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from atlas.errors import SourceError
 from atlas.sources.scan import Notes, Scan, note
-from atlas.sources.tables import cell, number
+from atlas.sources.tables import ILLNESS_COLUMNS, cell, number
 
 SAID = "the column pathology, diagnosis, health or group says healthy or control; without it, everyone"
 RULES = {
@@ -24,7 +25,7 @@ RULES = {
     "folder": SAID,
 }
 
-HEALTH_COLUMNS = ("pathology", "diagnosis", "dx", "health", "group")
+HEALTH_COLUMNS = (*ILLNESS_COLUMNS, "health", "group")
 # words of a group column that is about illness, whether or not it has controls
 PATIENT_WORDS = {
     "patient",
@@ -39,15 +40,32 @@ PATIENT_WORDS = {
     "depression",
 }
 HEALTHY_WORDS = {
-    *("healthy", "healthy control", "healthy controls", "healthy volunteer", "control", "controls"),
-    *("hc", "cn", "nc", "con", "ctrl", "normal", "cognitively normal", "nondemented"),
-    *("typically developing", "td"),
+    *("healthy", "control", "controls", "normal", "nondemented", "undemented", "unaffected"),
+    *("hc", "cn", "nc", "nl", "con", "ctrl", "td"),
 }
+TWO_WORDS = {"typically developing": "td", "non demented": "nondemented"}
+# what may stand beside them: "Healthy control subject", "cognitively normal older adults"
+PEOPLE_WORDS = {
+    *("subject", "subjects", "participant", "participants", "volunteer", "volunteers", "person", "people"),
+    *("adult", "adults", "individual", "individuals", "group", "brain", "age", "matched"),
+    *("cognitively", "neurologically", "elderly", "older", "young", "younger"),
+}
+ILLNESS_WORDS = {"known", "pathology", "diagnosis", "disease", "disorder", "abnormality", "abnormalities"}
 
 
-def is_healthy(said: str) -> bool:
-    """Whether a cell of a health column is a word for healthy."""
-    return said.lower().replace("_", " ").replace("-", " ") in HEALTHY_WORDS
+def is_healthy(said: str, column: str = "") -> bool:
+    """Whether a cell of a health column says healthy: by such words alone, or as "no known disease".
+
+    column: its name; a bare "none" or "no" says healthy where the column is about illness.
+    """
+    words = re.sub(r"[\s_,/()-]+", " ", said.lower()).strip()
+    for two, one in TWO_WORDS.items():
+        words = words.replace(two, one)
+    first, *others = words.split() or [""]
+    if first in ("no", "none", "without"):
+        return set(others) <= ILLNESS_WORDS if others else column in ILLNESS_COLUMNS
+    said_so = {first, *others}
+    return bool(said_so & HEALTHY_WORDS) and said_so <= HEALTHY_WORDS | PEOPLE_WORDS
 
 
 def health_column(rows: Sequence[dict[str, str]]) -> str | None:

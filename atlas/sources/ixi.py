@@ -29,7 +29,7 @@ def ixi_scans(folder: Path, masks: Path | None) -> tuple[list[Scan], Notes]:
     table = _table(folder)
     scans: list[Scan] = []
     left_out: Notes = []
-    for path in sorted(path for path in folder.rglob("*.nii*") if path.is_file()):
+    for path in sorted(path for path in folder.rglob("*.nii*") if not path.is_dir()):
         match = NAME.fullmatch(path.name)
         if match is None:
             left_out.append(note("", path, "not named as IXI names its scans (IXI012-HH-1211-T1.nii.gz)"))

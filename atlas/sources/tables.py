@@ -11,6 +11,7 @@ from typing import Any
 from atlas.errors import SourceError
 
 OLDEST = 120.0  # years; beyond it, and at 0 or below, an age is a typing error
+ILLNESS_COLUMNS = ("pathology", "diagnosis", "dx")  # where "none" says something
 BLANKS = ("", "n/a", "na", "nan", "none", "null", "#n/a", ".", "?")
 SEXES = {"f": "female", "female": "female", "m": "male", "male": "male"}
 HANDS = {"l": "left", "left": "left", "r": "right", "right": "right"} | dict.fromkeys(
@@ -58,14 +59,20 @@ def read_table(
         columns[name] = next((given[_plain(one)] for one in said if _plain(one) in given), None)
         if columns[name] is None and name in need:
             raise _missing(path, said[0], rows[0])
-    return [{name: cell(row[column]) if column else "" for name, column in columns.items()} for row in rows]
+    return [
+        {name: cell(row[column], name) if column else "" for name, column in columns.items()} for row in rows
+    ]
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a .csv, .tsv or .xls table as they stand. Raises SourceError when there are none."""
     if path.suffix == ".xlsx":
         raise SourceError(f"{path}: a workbook that is not read here; save its first sheet as .csv beside it")
-    rows = _xls_rows(path) if path.suffix == ".xls" else _text_rows(path)
+    names, rows = _xls_rows(path) if path.suffix == ".xls" else _text_rows(path)
+    plain = [_plain(name) for name in names if name]
+    twice = next((name for name in plain if plain.count(name) > 1), None)
+    if twice:
+        raise SourceError(f"{path}: the column {twice!r} is there twice; take one out")
     if not rows:
         raise SourceError(f"{path}: the table has no rows; use the table that the data set distributes")
     return rows
@@ -119,14 +126,18 @@ def person_facts(given: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     return facts, doubts
 
 
-def cell(value: Any) -> str:
-    """A cell as text, "" for everything that stands for "not known"."""
+def cell(value: Any, column: str = "") -> str:
+    """A cell as text, "" for everything that stands for "not known"; column: under our own name."""
     text = "" if value is None else str(value).strip()
+    if text.lower() == "none" and column in ILLNESS_COLUMNS:
+        return text
     return "" if text.lower() in BLANKS else text
 
 
 def number(value: Any) -> float | None:
-    """The number in a cell, or None."""
+    """The number in a cell, with a decimal point or comma, or None."""
+    if isinstance(value, str) and "." not in value:
+        value = value.replace(",", ".")
     try:
         found = float(value)
     except (TypeError, ValueError):
@@ -169,22 +180,25 @@ def _missing(path: Path, column: str, first: Mapping[str, Any]) -> SourceError:
     return SourceError(f"{path}: column {column!r} is missing; the table has {', '.join(names)}")
 
 
-def _text_rows(path: Path) -> list[dict[str, Any]]:
+def _text_rows(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """The headings and the rows of a text table."""
     try:
         # -sig: some tables begin with a byte-order mark
         with path.open(encoding="utf-8-sig", newline="") as file:
             first = file.readline()
             file.seek(0)
             delimiter = "\t" if path.suffix == ".tsv" else max(",;\t", key=first.count)
-            rows = csv.DictReader(file, delimiter=delimiter)
-            return [{name.strip(): value for name, value in row.items() if name} for row in rows]
+            table = csv.DictReader(file, delimiter=delimiter)
+            rows = [{name.strip(): value for name, value in row.items() if name} for row in table]
+            return list(table.fieldnames or ()), rows
     except (UnicodeDecodeError, csv.Error) as error:
         raise SourceError(
             f"{path}: not a text table ({error}); use the table that the data set distributes"
         ) from error
 
 
-def _xls_rows(path: Path) -> list[dict[str, Any]]:
+def _xls_rows(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """The headings and the rows of the first sheet of an Excel 97 table."""
     import xlrd
 
     try:
@@ -194,6 +208,6 @@ def _xls_rows(path: Path) -> list[dict[str, Any]]:
             f"{path}: not an Excel 97 table ({error}); download it again or save it as .csv"
         ) from error
     if sheet.nrows == 0:
-        return []
+        return [], []
     names = [str(name).strip() for name in sheet.row_values(0)]
-    return [dict(zip(names, sheet.row_values(i), strict=True)) for i in range(1, sheet.nrows)]
+    return names, [dict(zip(names, sheet.row_values(i), strict=True)) for i in range(1, sheet.nrows)]

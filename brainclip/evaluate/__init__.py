@@ -48,7 +48,7 @@ def evaluate(
 
 
 def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str, timed: bool) -> str:
-    from brainclip.data import PairDataset
+    from brainclip.data import PairDataset, training_data
     from brainclip.evaluate.adherence import adherence, compare_adapters, judge_scores
     from brainclip.evaluate.embeddings import embeddings
     from brainclip.evaluate.judge import Judge, train_judge
@@ -84,6 +84,11 @@ def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str, timed: boo
     def compared() -> dict[str, Any]:
         return compare_adapters(model, judge, recipe, data, pictures, n=max(1, prompts // 4))
 
+    def embedded() -> dict[str, Any]:
+        return embeddings(
+            model, data, training_data(recipe, recipe.prior), Path(recipe.folder) / "embeddings"
+        )
+
     def reconstructed() -> dict[str, Any]:
         return reconstruction(model.decoder.vae, data)
 
@@ -104,7 +109,7 @@ def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str, timed: boo
         "adapters": part("adapters", judged_by, compared),
         "retrieval": part("retrieval", [made_by, data.hash, split], lambda: retrieval(model.clip, data)),
         "zero_shot": part("zero_shot", [made_by, data.hash, split], lambda: zero_shot(model.clip, data)),
-        "embeddings": part("embeddings", [made_by, data.hash, split], lambda: embeddings(model, data)),
+        "embeddings": part("embeddings", [made_by, data.hash, split, recipe.prior.mix], embedded),
         "reconstruction": part("reconstruction", [made_by, data.hash, split], reconstructed),
     }
     if timed:

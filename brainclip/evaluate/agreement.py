@@ -17,10 +17,11 @@ import numpy as np
 from scipy import stats
 from tqdm import tqdm
 
-from atlas.agreement import Known, Setting, known_regions, measure
+from atlas.agreement import Known, Setting, crossed, known_regions, measure
 from atlas.atlas import load_atlas
-from atlas.prepare import write_whole
+from atlas.files import write_whole
 from atlas.sources import Scan, find_scans
+from atlas.volume import load_labels
 from atlas.workers import each_result
 from brainclip.config import as_dict
 from brainclip.errors import RecipeError
@@ -28,6 +29,7 @@ from brainclip.weights import write_json
 
 DEEP = ("ventricles", "basal ganglia", "diencephalon", "brainstem", "medial temporal lobe")
 DRAWS = 2000  # of the bootstrap over heads
+MOST_CROSSED = 0.2  # of a side's voxels; a segmentation with more has confused left and right
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class AgreementRecipe:
 def run_agreement(recipe: AgreementRecipe) -> dict[str, Any]:
     """Setting -> figures, as summarise gives them; report.json and report.md in the recipe's folder.
 
+    Heads whose segmentation confuses left and right are named in the report, which then has each setting a
+    second time without them ("chosen, sides sound").
     Raises RecipeError for scans without a segmentation and for a folder made with another recipe.
     """
     folder = Path(recipe.folder)
@@ -66,11 +70,22 @@ def run_agreement(recipe: AgreementRecipe) -> dict[str, Any]:
     jobs = [(name, scan) for name in recipe.setting for scan in _chosen(scans, recipe.heads.get(name, 0))]
     rows = _measure_all(recipe, jobs, folder / "rows.jsonl")
     known = known_regions(recipe.table, load_atlas())
-    report = {
-        name: summarise([row for row in rows if row["setting"] == name], known) for name in recipe.setting
+    used = {row["scan"] for row in rows}
+    shares = {
+        scan.path.name: crossed(load_labels(scan.mask), recipe.table)
+        for scan in scans
+        if scan.mask and scan.path.name in used
     }
+    confused = {name: share for name, share in shares.items() if share > MOST_CROSSED}
+    report = {}
+    for name in recipe.setting:
+        own = [row for row in rows if row["setting"] == name]
+        sound = [row for row in own if row["scan"] not in confused]
+        report[name] = summarise(own, known)
+        if 0 < len(sound) < len(own):
+            report[f"{name}, sides sound"] = summarise(sound, known)
     write_json(folder / "report.json", report)
-    write_whole(folder / "report.md", as_markdown(report))
+    write_whole(folder / "report.md", as_markdown(report, confused))
     return report
 
 
@@ -185,9 +200,17 @@ def _with_interval(values: np.ndarray, figure: Any) -> list[float]:
     return [round(float(value), 3) for value in (figure(values), low, high)]
 
 
-def as_markdown(report: dict[str, Any]) -> str:
-    """The report as tables."""
+def as_markdown(report: dict[str, Any], confused: dict[str, float]) -> str:
+    """The report as tables. confused: scan -> the share of a side's voxels that its segmentation has beyond
+    the middle, of heads where that is too many."""
     lines = ["# Agreement with an independent segmentation", "", "Intervals: 95 %, heads drawn again.", ""]
+    if confused:
+        found = ", ".join(f"{name.split('.')[0]} ({share:.0%})" for name, share in sorted(confused.items()))
+        lines += [
+            "The segmentation confuses left and right in these heads (in brackets the share of one side's "
+            f'voxels that lies beyond the middle of the brain): {found}. "sides sound": without them.',
+            "",
+        ]
     lines += ["| setting | heads | s a head, one thread | mean Dice | F1 of mentions, all | same | deep |"]
     lines += ["|---|---|---|---|---|---|---|"]
     for name, figures in report.items():

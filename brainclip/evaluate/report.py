@@ -57,10 +57,7 @@ def markdown(report: dict[str, Any]) -> str:
     kinds = list(dict.fromkeys(key for part in report["zero_shot"].values() for key in part))
     rows = [[kind, *(shown(part.get(kind)) for part in report["zero_shot"].values())] for kind in kinds]
     lines += table(["CLIP alone, zero-shot", *report["zero_shot"]], rows)
-    spaces = ("cosine", "whitened")
-    keys = list(dict.fromkeys(key for space in spaces for key in report["embeddings"][space]))
-    rows = [[key, *(shown(report["embeddings"][space].get(key)) for space in spaces)] for key in keys]
-    lines += table(["cosine to the true image embedding", "as it is", "whitened"], rows)
+    lines += _embeddings(report["embeddings"])
     kinds = list(next(iter(report["reconstruction"].values())))
     rows = [[kind, *(shown(part[kind]) for part in report["reconstruction"].values())] for kind in kinds]
     lines += table(["autoencoder", *report["reconstruction"]], rows)
@@ -80,6 +77,21 @@ def markdown(report: dict[str, Any]) -> str:
             [f"time on {machine['threads']} threads, load {machine.get('load', 'not known')}", ""], rows
         )
     return "\n".join(lines)
+
+
+def _embeddings(part: dict[str, Any]) -> list[str]:
+    """The tables of the prior and its baselines."""
+    heads = {
+        "cosine": "cosine to the true one",
+        "whitened": "whitened",
+        "r1": f"R@1 of {part['candidates']}",
+        "r10": "R@10",
+    }
+    rows = [[name, *(shown(part[kind].get(name)) for kind in heads)] for name in part["cosine"]]
+    lines = table(["image embedding from a caption", *heads.values()], rows)
+    spread = part["spread"]
+    rows = [[name, *(shown(spread[space][name]) for space in spread)] for name in spread["cosine"]]
+    return lines + table(["spread: mean cosine among", "as they are", "whitened"], rows)
 
 
 def table(head: list[str], rows: list[list[str]]) -> list[str]:

@@ -54,6 +54,7 @@ def assemble(recipe: Recipe) -> Path:
             "guidance": recipe.decoder.guidance,
             "prior_steps": recipe.prior.sampling_steps,
             "prior_guidance": recipe.prior.guidance,
+            "prior_candidates": recipe.prior.candidates,
             "restate": recipe.prior.restate,
         },
     }

@@ -9,28 +9,34 @@ import torch
 from torch import Tensor, nn
 
 from brainclip.clip import Clip
-from brainclip.config import Recipe, as_dict
-from brainclip.data import training_data
+from brainclip.config import PriorRecipe, Recipe, as_dict
+from brainclip.data import PairDataset, training_data
 from brainclip.errors import RecipeError
 from brainclip.prior import Prior
+from brainclip.prior_base import WEIGHTS, base_folder
 from brainclip.train.age import SHIFT
 from brainclip.train.clip import drawn_captions
 from brainclip.train.embeddings import whitened_embeddings
 from brainclip.train.loop import Batch, Stage, started_from, train
-from brainclip.weights import DIFFUSERS_WEIGHTS
+from brainclip.train.weighting import min_snr_weight
+from brainclip.weights import DIFFUSERS_WEIGHTS, hash_file
+
+WAYS = ("full", "lora")
+CAPTIONS = 64  # by which the length of a pretrained prior's text embeddings is measured
 
 
 class PriorObjective(nn.Module):
     """Mean squared error of the predicted clean embedding, and `age` times that of the age it shows.
 
-    years: (D,), its product with a whitened embedding is the age in units of SPREAD.
+    years: (D,), its product with a whitened embedding is the age in units of SPREAD. min_snr: gamma of the
+    weights of noise levels, for both errors; 0: all weigh 1.
     """
 
     years: Tensor
 
-    def __init__(self, prior: Prior, years: Tensor, age: float) -> None:
+    def __init__(self, prior: Prior, years: Tensor, *, age: float = 0.0, min_snr: float = 0.0) -> None:
         super().__init__()
-        self.prior, self.age = prior, age
+        self.prior, self.age, self.min_snr = prior, age, min_snr
         self.register_buffer("years", years, persistent=False)
 
     def forward(
@@ -45,18 +51,25 @@ class PriorObjective(nn.Module):
         noisy = self.prior.scheduler.add_noise(whitened, noise, timestep)
         predicted = self.prior(noisy, timestep, embedding, states, mask).float()
         missed = predicted - whitened
-        squared, misread = missed.square().mean(), (missed @ self.years).square().mean()
+        squares, misreadings = missed.square(), (missed @ self.years).square()
+        if self.min_snr:
+            weight = min_snr_weight(self.prior.scheduler, timestep, self.min_snr, "sample")
+            squares, misreadings = weight[:, None] * squares, weight * misreadings
+        squared, misread = squares.mean(), misreadings.mean()
         return squared + self.age * misread, {"squared": squared.detach(), "age": misread.detach()}
 
 
 def train_prior(recipe: Recipe) -> dict[str, float]:
     """Train the prior stage of a recipe into <folder>/prior."""
     stage, folder = recipe.prior, Path(recipe.folder)
+    _check(stage)
     clip = Clip.load(folder / "clip").requires_grad_(False)
     data = training_data(recipe, stage)
     whitened = whitened_embeddings(clip, data, folder / "embeddings")
     torch.manual_seed(stage.seed)
-    prior = Prior.load(Path(stage.start), clip, retrain=True) if stage.start else Prior.new(stage, clip)
+    prior = _begun(stage, clip, data)
+    targets = prior.from_clip(clip, whitened)
+    timesteps = prior.scheduler.config.num_train_timesteps
 
     @torch.no_grad()
     def batch(step: int) -> Batch:
@@ -66,19 +79,49 @@ def train_prior(recipe: Recipe) -> dict[str, float]:
         dropped = generator.random(len(texts)) < stage.caption_dropout
         tokens = clip.tokenize(["" if drop else text for text, drop in zip(texts, dropped, strict=True)])
         embedding, states = clip.encode_text(tokens)
-        target = whitened[torch.from_numpy(indices)]
+        target = targets[torch.from_numpy(indices)]
         return {
             "whitened": target,
             "noise": torch.from_numpy(generator.standard_normal(tuple(target.shape), dtype=np.float32)),
-            "timestep": torch.from_numpy(generator.integers(0, stage.timesteps, len(texts))),
+            "timestep": torch.from_numpy(generator.integers(0, timesteps, len(texts))),
             "embedding": embedding,
             "states": states,
             "mask": tokens != 0,
         }
 
     inputs = {"pairs": data.hash, "clip": clip.hash} | started_from(stage.start, DIFFUSERS_WEIGHTS)
+    if stage.base:
+        inputs["base"] = hash_file(base_folder(stage.base) / WEIGHTS)
     if stage.age and not bool(clip.age_axis.any()):
         raise RecipeError("prior.age: this CLIP has no direction for the age; train it with clip.age")
-    objective = PriorObjective(prior, clip.embedding_std * clip.age_axis / SHIFT, stage.age)
+    years = prior.unit_std * clip.age_axis / SHIFT
+    objective = PriorObjective(prior, years, age=stage.age, min_snr=stage.min_snr)
     facts = {"recipe": as_dict(stage), "inputs": inputs}
     return train(Stage("prior", objective, batch, prior.save), stage, folder / "prior", facts)
+
+
+def _check(stage: PriorRecipe) -> None:
+    """RecipeError for what a run cannot begin with."""
+    if stage.base and stage.start:
+        raise RecipeError(
+            f"prior.base = {stage.base!r} and prior.start = {stage.start!r}: a run begins with one of them"
+        )
+    if stage.train not in WAYS or (stage.train == "lora" and not (stage.base or stage.start)):
+        raise RecipeError(
+            f"prior.train = {stage.train!r}: it is 'full', or with prior.base or prior.start also 'lora'"
+        )
+
+
+def _begun(stage: PriorRecipe, clip: Clip, data: PairDataset) -> Prior:
+    """The prior a run begins with: with random weights, those of `base` or of `start`; LoRA if asked."""
+    if stage.base:
+        indices = data.draw(CAPTIONS, stage.seed, 0)
+        texts = [c.text for c in drawn_captions(data, indices, stage.seed, 0)]
+        prior = Prior.pretrained(stage.base, clip, texts)
+    elif stage.start:
+        prior = Prior.load(Path(stage.start), clip, retrain=True)
+    else:
+        prior = Prior.new(stage, clip)
+    if stage.train == "lora":
+        prior.add_lora(stage.rank, stage.alpha, stage.base or stage.start)
+    return prior

@@ -14,7 +14,7 @@ from brainclip.weights import read_json
 
 # what may change between the parts of a run: how long it is, how it is saved, on what it runs
 FREE = {"steps", "decay", "save_every", "sample_every", "device", "piece", "shard", "track"}
-FREE |= {"sampling_steps", "guidance", "restate", "default"}  # of generating, not of training
+FREE |= {"sampling_steps", "guidance", "candidates", "restate", "default"}  # of generating, not of training
 
 
 def check_same_recipe(run: Path, facts: dict[str, Any], defaults: dict[str, Any]) -> None:
