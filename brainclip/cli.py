@@ -184,8 +184,14 @@ def parser() -> argparse.ArgumentParser:
         trained.add_argument(
             "recipe", type=Path, metavar="RECIPE", help="a TOML file such as recipes/tiny.toml"
         )
-        trained.set_defaults(stage=stage, adapter=None)
+        trained.set_defaults(stage=stage, adapter=None, report=False)
         _add_overrides(trained)
+        if stage == "clip":
+            trained.add_argument(
+                "--report",
+                action="store_true",
+                help="measure a finished run on held-out people, before and after, instead",
+            )
         if stage == "decoder":
             trained.add_argument("--adapter", metavar="NAME", help="train the LoRA of [adapter.NAME] instead")
 

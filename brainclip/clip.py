@@ -1,11 +1,11 @@
-"""Clip: two open_clip towers, their tokenizer and preprocessing, and the whitening of the image embeddings.
+"""Clip: a CLIP's two towers with their tokenizer and preprocessing, and the whitening of its embeddings.
 
-A clip folder opens with open_clip alone: open_clip.create_model("local-dir:FOLDER").
+A clip folder opens with the library its towers are from: open_clip.create_model("local-dir:FOLDER"), or
+transformers' from_pretrained.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,36 +15,44 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from brainclip.config import ClipRecipe
+from brainclip.config import ClipRecipe, digest
 from brainclip.errors import PromptError, WeightsError
-from brainclip.weights import hash_file, load_weights, read_json, read_weights, save_weights, write_json
+from brainclip.towers import Layout, Towers, lengths_of
+from brainclip.towers.bases import read_folder
+from brainclip.towers.open_clip import (
+    END,
+    LOGIT_BIAS,
+    OWN_VOCABULARY,
+    PAD,
+    START,
+    UNKNOWN,
+    OpenClip,
+    build,
+)
+from brainclip.weights import hash_file, read_weights
 
-START, END, PAD, UNKNOWN = "<|startoftext|>", "<|endoftext|>", "<|pad|>", "<|unknown|>"
-WEIGHTS = "open_clip_model.safetensors"
+WHITENING = "whitening.safetensors"
 
 
 class Clip(nn.Module):
     """Text and grey slices in one embedding space.
 
-    embedding: (B, D) float32, unit length. states: (B, 77, W), the text tower's outputs before pooling.
-    whitened: (embedding - mean) / std per dimension, the space in which prior and decoder work.
-    age_axis: (D,) the direction along which embeddings show the age; 0 where CLIP was not trained to.
+    towers: the library's own model; layout: how it is run and written.
+    embedding: (B, D) float32, unit length. states: (B, context, W), the text tower's outputs after its last
+    norm and before pooling. whitened: (embedding - mean) / std per dimension, the space in which prior and
+    decoder work. age_axis: (D,) the direction along which embeddings show the age; 0 where CLIP was not
+    trained to.
     """
 
     embedding_mean: Tensor
     embedding_std: Tensor
     age_axis: Tensor
 
-    def __init__(self, config: dict[str, Any], tokenizer: Any) -> None:
+    def __init__(self, layout: Layout, towers: Towers) -> None:
         super().__init__()
-        from open_clip.model import CLIP
-
-        self.config = config
-        self.tokenizer = tokenizer
-        arguments = copy.deepcopy(config["model_cfg"])
-        arguments["text_cfg"] = {k: v for k, v in arguments["text_cfg"].items() if k != "hf_tokenizer_name"}
-        self.towers = CLIP(**arguments)
-        width = arguments["embed_dim"]
+        self.layout = layout
+        self.towers: Towers = towers
+        width = layout.embedding_width
         self.register_buffer("embedding_mean", torch.zeros(width))
         self.register_buffer("embedding_std", torch.zeros(width))  # 0 until measured; whiten() refuses that
         self.register_buffer("age_axis", torch.zeros(width))
@@ -53,92 +61,91 @@ class Clip(nn.Module):
     @property
     def context(self) -> int:
         """Tokens in a caption, start and end included."""
-        return int(self.config["model_cfg"]["text_cfg"]["context_length"])
+        return self.layout.context
 
     @property
-    def size(self) -> int:
-        """Pixels along a side of the images."""
-        return int(self.config["model_cfg"]["vision_cfg"]["image_size"])
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels to which slices are brought."""
+        return self.layout.size
+
+    @property
+    def embedding_width(self) -> int:
+        """Numbers of an embedding."""
+        return self.layout.embedding_width
+
+    @property
+    def states_width(self) -> int:
+        """Numbers of a token's state."""
+        return self.layout.states_width(self.towers)
 
     @classmethod
     def load(cls, folder: Path) -> Clip:
         """The Clip saved in `folder`. WeightsError when a file or key is missing."""
-        from tokenizers import Tokenizer
-
-        config = read_json(folder / "open_clip_config.json")
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise WeightsError(f"{path}: no such file; the clip folder is not complete")
-        clip = cls(config, Tokenizer.from_file(str(path)))
-        load_weights(clip.towers, folder / WEIGHTS)
-        whitening = read_weights(folder / "whitening.safetensors")
-        clip.embedding_mean.copy_(whitening["mean"])
-        clip.embedding_std.copy_(whitening["std"])
-        if "age_axis" in whitening:
-            clip.age_axis.copy_(whitening["age_axis"])
-        clip.hash = hash_file(folder / WEIGHTS)
+        layout, towers = read_folder(folder)
+        clip = cls(layout, towers)
+        kept = read_weights(folder / WHITENING)
+        clip.embedding_mean.copy_(kept["mean"])
+        clip.embedding_std.copy_(kept["std"])
+        if "age_axis" in kept:
+            clip.age_axis.copy_(kept["age_axis"])
+        for name in ("logit_scale", "logit_bias"):
+            if name in kept:
+                setattr(towers, name, nn.Parameter(kept[name]))
+        hashes = [hash_file(path) for path in layout.weights(folder)]
+        clip.hash = hashes[0] if len(hashes) == 1 else digest(hashes)
         return clip.eval()
 
     def save(self, folder: Path, *, dtype: torch.dtype | None = torch.float16) -> None:
-        """Write the folder that load() and open_clip read; its manifest (open_clip_config.json) last."""
+        """Write the folder that load() and the towers' own library read; its manifest last."""
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
-        self.tokenizer.save(str(folder / "tokenizer.json"))
-        write_json(
-            folder / "tokenizer_config.json",
-            {
-                "tokenizer_class": "PreTrainedTokenizerFast",
-                "model_max_length": self.context,
-                "bos_token": START,
-                "eos_token": END,
-                "pad_token": PAD,
-                "unk_token": UNKNOWN,
-            },
-        )
-        save_weights(self.towers, folder / WEIGHTS, dtype=dtype)
-        whitening = {"mean": self.embedding_mean, "std": self.embedding_std, "age_axis": self.age_axis}
-        save_file(
-            {key: value.cpu().clone() for key, value in whitening.items()}, folder / "whitening.safetensors"
-        )
-        write_json(folder / "open_clip_config.json", self.config)
+        kept = {"mean": self.embedding_mean, "std": self.embedding_std, "age_axis": self.age_axis}
+        kept |= self.layout.extras(self.towers)
+        save_file({key: value.detach().cpu().clone() for key, value in kept.items()}, folder / WHITENING)
+        self.layout.save(self.towers, folder, dtype)
 
     def tokens_in(self, text: str) -> int:
         """Tokens of a text, start and end included."""
-        return len(self.tokenizer.encode(text).ids)
+        return len(self.layout.ids([text])[0])
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Token ids (B, 77). PromptError for a text that does not fit: nothing is cut silently."""
-        ids = torch.zeros(len(texts), self.context, dtype=torch.long)
-        for row, encoding in enumerate(self.tokenizer.encode_batch(list(texts))):
-            if len(encoding.ids) > self.context:
+        """Token ids (B, context), 0 after the end of a text, whatever the tower's own padding is.
+
+        PromptError for a text that does not fit: nothing is cut silently.
+        """
+        tokens = torch.zeros(len(texts), self.context, dtype=torch.long)
+        for row, ids in enumerate(self.layout.ids(texts)):
+            if len(ids) > self.context:
                 raise PromptError(
-                    f"prompt of {len(encoding.ids)} tokens; at most {self.context} fit, "
+                    f"prompt of {len(ids)} tokens; at most {self.context} fit, "
                     f"shorten it: {texts[row][:60]!r}"
                 )
-            ids[row, : len(encoding.ids)] = torch.tensor(encoding.ids)
-        return ids
+            tokens[row, : len(ids)] = torch.tensor(ids)
+        return tokens
 
     def encode_text(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Embedding (B, D) and states (B, 77, W) of token ids; the same sums as open_clip's encode_text.
+        """Embedding (B, D) and states (B, context, W) of token ids; the same sums as the library's own.
 
-        States beyond the longest text are 0: its causal mask lets the padding be left out, which is 2-3
-        times faster.
+        States beyond the longest text may be 0.
         """
-        towers, longest = self.towers, int((tokens != 0).sum(1).max())
-        shorter = tokens[:, :longest]
-        x = towers.token_embedding(shorter) + towers.positional_embedding[:longest]  # (B, longest, W)
-        x = towers.ln_final(towers.transformer(x, attn_mask=towers.attn_mask[:longest, :longest])).float()
-        ends = shorter.argmax(dim=-1)  # the end token has the highest id
-        pooled = x[torch.arange(len(x), device=x.device), ends]
-        embedding = functional.normalize(pooled @ towers.text_projection.float(), dim=-1)
-        return embedding, functional.pad(x, (0, 0, 0, self.context - longest))
+        features, states = self.layout.encode_text(self.towers, tokens, lengths_of(tokens))
+        missing = self.context - states.shape[1]
+        return functional.normalize(features.float(), dim=-1), functional.pad(states, (0, 0, 0, missing))
 
     def encode_image(self, images: Tensor) -> Tensor:
-        """Embedding (B, D) of grey images (B, 1, H, W) in [0, 1]."""
-        mean, std = self.config["preprocess_cfg"]["mean"][0], self.config["preprocess_cfg"]["std"][0]
-        features = self.towers.visual(((images - mean) / std).expand(-1, 3, -1, -1))
+        """Embedding (B, D) of grey images (B, 1, H, W) in [0, 1], cropped centrally to the aspect of `size`,
+        resized to it and normalised as the towers were trained."""
+        features = self.layout.encode_image(self.towers, self.layout.pixels(images))
         return functional.normalize(features.float(), dim=-1)
+
+    def add_logit_bias(self) -> None:
+        """Give towers that have none the bias, and the scale that goes with it, with which a sigmoid loss
+        begins (Zhai et al. 2023, section 3.2)."""
+        if self.towers.logit_bias is None:
+            scale = self.towers.logit_scale
+            scale.data.fill_(math.log(10))
+            self.towers.logit_bias = nn.Parameter(torch.full_like(scale, LOGIT_BIAS))
 
     def whiten(self, embedding: Tensor) -> Tensor:
         """Embedding minus the training mean, divided by the training standard deviation, per dimension."""
@@ -152,12 +159,12 @@ class Clip(nn.Module):
 
 
 def new_clip(recipe: ClipRecipe, size: int, tokenizer: Any) -> Clip:
-    """A Clip with random weights for `size` x `size` slices, as the recipe describes it."""
+    """A Clip with random weights for slices of the recipe's image_size, else `size` x `size`."""
     config: dict[str, Any] = {
         "model_cfg": {
             "embed_dim": recipe.embedding,
             "vision_cfg": {
-                "image_size": size,
+                "image_size": list(recipe.image_size) or size,
                 "patch_size": recipe.patch,
                 "width": recipe.vision_width,
                 "layers": recipe.vision_layers,
@@ -169,7 +176,7 @@ def new_clip(recipe: ClipRecipe, size: int, tokenizer: Any) -> Clip:
                 "width": recipe.text_width,
                 "heads": recipe.text_width // recipe.head_width,
                 "layers": recipe.text_layers,
-                "hf_tokenizer_name": "local",
+                "hf_tokenizer_name": OWN_VOCABULARY,
             },
         },
         "preprocess_cfg": {
@@ -180,8 +187,11 @@ def new_clip(recipe: ClipRecipe, size: int, tokenizer: Any) -> Clip:
         },
     }
     if recipe.loss == "siglip":  # Zhai et al. 2023, section 3.2
-        config["model_cfg"] |= {"init_logit_scale": math.log(10), "init_logit_bias": -10.0}
-    return Clip(config, tokenizer)
+        config["model_cfg"] |= {"init_logit_scale": math.log(10), "init_logit_bias": LOGIT_BIAS}
+    layout, towers = OpenClip(config, tokenizer), build(config["model_cfg"], Path())
+    if recipe.image_size:
+        layout.check_size(towers)
+    return Clip(layout, towers)
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int) -> Any:

@@ -98,10 +98,22 @@ class TrainingRecipe:
 
 @dataclass(frozen=True)
 class ClipRecipe(TrainingRecipe):
-    """CLIP with two small open_clip towers, from scratch or from the clip folder `start`."""
+    """CLIP: two small open_clip towers from scratch, or those of `start` or `base`, all or part of them.
 
-    start: str = ""  # towers and vocabulary to go on from; empty: random weights
-    locked: str = ""  # "image" or "text": the tower of `start` that keeps its weights (Zhai et al. 2022)
+    base: an open_clip name with its pretrained tag ("ViT-B-32/laion2b_s34b_b79k"), "hf-hub:ORG/MODEL" or
+    "local-dir:FOLDER" as open_clip means them, or "transformers:FOLDER" (or a hub id).
+    train: "full"; "blocks", the last `blocks` of each tower with what follows them; "lora", of `rank` and
+    `alpha` on the attention and MLP layers; or "projection". The logit scale trains always.
+    """
+
+    start: str = ""  # clip folder written by brainclip to go on from
+    base: str = ""  # other CLIP to begin with; empty, without start: random weights
+    image_size: tuple[int, ...] = ()  # height, width; empty: the base's own, or the pairs' size
+    train: str = "full"
+    blocks: int = 2
+    rank: int = 16
+    alpha: int = 16
+    locked: str = ""  # "image" or "text": the tower that keeps its weights (Zhai et al. 2022)
     alike: float = 0.0  # share of each batch in groups that only the person tells apart
     loss: str = "multi-positive"  # all true captions are positives; or "clip", "siglip"
     age: float = 0.0  # weight of reading the age, along one direction, from both embeddings

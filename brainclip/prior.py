@@ -214,7 +214,7 @@ def _widths(clip: Clip, *, fill: bool) -> dict[str, int]:
     It takes the noisy embedding and the states in one width. fill: in the larger one, the other filled up
     with 0, which a pretrained prior has not learned to take.
     """
-    embedding, states = len(clip.embedding_mean), int(clip.towers.text_projection.shape[0])
+    embedding, states = clip.embedding_width, clip.states_width
     return {
         "embedding_dim": max(embedding, states) if fill else states,
         "embedding_proj_dim": embedding,

@@ -131,9 +131,22 @@ def qc(asked: argparse.Namespace) -> str:
 def train(asked: argparse.Namespace) -> str:
     from brainclip.train import run_stage
 
+    if asked.report:
+        return _report(asked)
     return run_stage(
         asked.stage, asked.recipe, overrides=asked.overrides, dry_run=asked.dry_run, adapter=asked.adapter
     )
+
+
+def _report(asked: argparse.Namespace) -> str:
+    from brainclip.config import load_recipe
+
+    recipe = load_recipe(asked.recipe, asked.overrides)
+    if asked.dry_run:
+        return f"clip: would write {Path(recipe.folder) / 'clip' / 'report.md'}"
+    from brainclip.evaluate.clip_report import report_clip
+
+    return f"clip: {report_clip(recipe)}"
 
 
 def generate(asked: argparse.Namespace) -> str:

@@ -61,7 +61,7 @@ def test_untrained_clip_is_at_chance_and_states_its_pool(tmp_path: Path) -> None
     write_toy_pairs(tmp_path / "b", subjects=(1, 1, 2), seed=1)
     data = PairDataset([tmp_path / "a", tmp_path / "b"], "test")
     clip = toy_clip()
-    clip.tokenizer = _larger_tokenizer(data)
+    clip.layout.tokenizer = _larger_tokenizer(data)
     clip.towers.token_embedding.weight.data = clip.towers.token_embedding.weight.data.repeat(8, 1)
     report = retrieval(clip, data, pool=100)
     assert [report[name]["pool"] for name in ("all", "a", "b")] == [100, 100, 48]

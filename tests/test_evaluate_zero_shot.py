@@ -15,7 +15,7 @@ from atlas.prompt import read_prompt
 from brainclip.clip import Clip, new_clip, train_tokenizer
 from brainclip.data import PairDataset
 from brainclip.evaluate import zero_shot as module
-from brainclip.evaluate.zero_shot import AGES, WORDS, chosen, meanings, zero_shot
+from brainclip.evaluate.zero_shot import AGES, BANDS, WORDS, chosen, meanings, zero_shot
 
 
 @pytest.fixture
@@ -32,9 +32,10 @@ def direction(facts: Facts) -> torch.Tensor:
         rows.append(torch.tensor([float(value == word) for word in words]))
     names = [level.name for rows_of_plane in levels().values() for level in rows_of_plane]
     level = torch.tensor([float(name == facts.level) for name in names])
-    age = torch.zeros(2)
-    if facts.known.get("age"):
-        turn = torch.tensor(float(facts.known["age"]) / 100 * np.pi)
+    age, band = torch.zeros(2), facts.known.get("age_band")
+    years = facts.known.get("age") or (band and {"young": 26, "middle-aged": 52, "elderly": 78}[band])
+    if years:
+        turn = torch.tensor(float(years) / 100 * np.pi)
         age = torch.stack([turn.cos(), turn.sin()])
     return torch.nn.functional.normalize(torch.cat([*rows, level, age]), dim=0)
 
@@ -64,6 +65,7 @@ def test_planted_embeddings_are_read_without_a_mistake(
     assert {name: figures[name]["value"] for name in WORDS} == dict.fromkeys(WORDS, 1.0)
     assert figures["age_order"]["value"] > 0.95
     assert figures["age_error"]["value"] <= 2.5  # the ages asked for are five years apart
+    assert figures["age_band"]["value"] == 1.0  # 40 years are middle-aged, 62 still
 
 
 def test_embeddings_without_age_have_no_order_of_age(
@@ -81,14 +83,14 @@ def test_embeddings_without_age_have_no_order_of_age(
 
 
 def test_untrained_clip_gives_finite_figures_and_unit_meanings(data: PairDataset) -> None:
-    texts = [
-        restate({"plane": "axial", "modality": "T1", "age": 20 + k % 70}, seed=k).text for k in range(600)
-    ]
+    ages = [{"age": 20 + k % 70} if k % 4 else {"age_band": BANDS[k % 3]} for k in range(600)]
+    stated = {"plane": "axial", "modality": "T1"}
+    texts = [restate(stated | age, seed=k).text for k, age in enumerate(ages)]
     clip = new_clip(CLIP, SIZE, train_tokenizer(texts, 1500)).eval()
     said = meanings(clip, [{"plane": "axial", "age": age} for age in AGES])
     assert torch.allclose(said.norm(dim=1), torch.ones(len(AGES)), atol=1e-5)
     figures = zero_shot(clip, data)["a"]
-    assert all(0 <= figures[name]["value"] <= 1 for name in WORDS)
+    assert all(0 <= figures[name]["value"] <= 1 for name in (*WORDS, "age_band"))
 
 
 def test_each_slice_gets_its_own_candidates() -> None:

@@ -92,7 +92,7 @@ def test_each_loss_falls_when_a_toy_clip_is_trained(loss: str) -> None:
     recipe = ClipRecipe(
         loss=loss, embedding=32, vision_width=32, vision_layers=1, text_width=32, text_layers=1, head_width=16
     )
-    clip = new_clip(recipe, 32, first.tokenizer)
+    clip = new_clip(recipe, 32, first.layout.tokenizer)
     assert (clip.towers.logit_bias is not None) == (loss == "siglip")
     batch = {
         "images": smooth_images(3),

@@ -28,7 +28,7 @@ def markdown(report: dict[str, Any]) -> str:
     """The report's tables in Markdown: value (95 % interval, n)."""
     lines = [f"# {report['model']} on the {report['split']} split", "", "Value (95 % interval, n).", ""]
     judged, judge = report["adherence"], report["judge"]["held_out"]
-    lines += _table(
+    lines += table(
         [
             "by the judge",
             "generated",
@@ -50,17 +50,17 @@ def markdown(report: dict[str, Any]) -> str:
         rows = [
             [text, shown(part["base"].get(key)), shown(part["adapter"].get(key))] for key, text in ADHERENCE
         ]
-        lines += _table([f"adapter {name}", "base", "adapter"], rows)
+        lines += table([f"adapter {name}", "base", "adapter"], rows)
     for name, part in report["retrieval"].items():
         rows = [[key, shown(value)] for key, value in part.items() if isinstance(value, dict)]
-        lines += _table([f"retrieval, {name}, {part['pool']} candidates", ""], rows)
+        lines += table([f"retrieval, {name}, {part['pool']} candidates", ""], rows)
     kinds = list(dict.fromkeys(key for part in report["zero_shot"].values() for key in part))
     rows = [[kind, *(shown(part.get(kind)) for part in report["zero_shot"].values())] for kind in kinds]
-    lines += _table(["CLIP alone, zero-shot", *report["zero_shot"]], rows)
+    lines += table(["CLIP alone, zero-shot", *report["zero_shot"]], rows)
     lines += _embeddings(report["embeddings"])
     kinds = list(next(iter(report["reconstruction"].values())))
     rows = [[kind, *(shown(part[kind]) for part in report["reconstruction"].values())] for kind in kinds]
-    lines += _table(["autoencoder", *report["reconstruction"]], rows)
+    lines += table(["autoencoder", *report["reconstruction"]], rows)
     if "timing" in report:
         cold, warm = report["timing"]["cold"], report["timing"]["warm_seconds_a_slice"]
         machine = report["timing"]["machine"]
@@ -73,7 +73,7 @@ def markdown(report: dict[str, Any]) -> str:
             ["warm, s a slice, one", f"{warm['one']['value']:.3f}"],
             [f"warm, s a slice, {warm['together']['pictures']} together", f"{warm['together']['value']:.3f}"],
         ]
-        lines += _table(
+        lines += table(
             [f"time on {machine['threads']} threads, load {machine.get('load', 'not known')}", ""], rows
         )
     return "\n".join(lines)
@@ -88,11 +88,12 @@ def _embeddings(part: dict[str, Any]) -> list[str]:
         "r10": "R@10",
     }
     rows = [[name, *(shown(part[kind].get(name)) for kind in heads)] for name in part["cosine"]]
-    lines = _table(["image embedding from a caption", *heads.values()], rows)
+    lines = table(["image embedding from a caption", *heads.values()], rows)
     spread = part["spread"]
     rows = [[name, *(shown(spread[space][name]) for space in spread)] for name in spread["cosine"]]
-    return lines + _table(["spread: mean cosine among", "as they are", "whitened"], rows)
+    return lines + table(["spread: mean cosine among", "as they are", "whitened"], rows)
 
 
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+def table(head: list[str], rows: list[list[str]]) -> list[str]:
+    """The lines of a Markdown table."""
     return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)] + [""]

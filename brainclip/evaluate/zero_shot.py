@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from atlas.caption import Facts, restate
-from atlas.facts import levels
+from atlas.facts import age_band, levels
 from atlas.slices import MODALITIES, PLANES
 from brainclip.clip import Clip
 from brainclip.data import PairDataset
@@ -23,6 +23,7 @@ SEED = 13
 POOL = 2000
 WORDINGS = 8  # captions of one meaning, whose embeddings are averaged (Radford et al. 2021)
 AGES = tuple(range(20, 91, 5))
+BANDS = ("young", "middle-aged", "elderly")
 
 WORDS: dict[str, Sequence[str]] = {
     "plane": PLANES,
@@ -58,8 +59,8 @@ def chosen(clip: Clip, image: Tensor, facts: Sequence[Facts], candidates: Choose
 
 def zero_shot(clip: Clip, data: PairDataset) -> dict[str, dict[str, Figure]]:
     """For each pairs folder: share of slices whose plane, contrast, level and sex are right (the plane is
-    given for the last three), and the order and error of age on axial slices at the ventricles, plane and
-    contrast given. At most POOL slices of a folder are drawn."""
+    given for the last three), and the order and error of age and the share of right age bands on axial slices
+    at the ventricles, plane and contrast given. At most POOL slices of a folder are drawn."""
     result = {}
     for number, folder in enumerate(data.folders):
         rows = np.random.default_rng(SEED).permutation(np.flatnonzero(data.folder_of == number))
@@ -94,8 +95,8 @@ def _said(clip: Clip, image: Tensor, facts: Sequence[Facts], name: str) -> list[
 
 
 def _ages(clip: Clip, data: PairDataset, rows: np.ndarray) -> dict[str, Figure]:
-    """Spearman's correlation of true and chosen age, and the mean error in years, of those rows that are
-    axial slices at the ventricles."""
+    """Of those rows that are axial slices at the ventricles: Spearman's correlation of true and chosen age,
+    the mean error in years, and the share of right BANDS."""
     low, high = VENTRICLES_MM
     kept = [
         int(i)
@@ -106,16 +107,24 @@ def _ages(clip: Clip, data: PairDataset, rows: np.ndarray) -> dict[str, Figure]:
         return {}
     facts, subjects = _facts(data, kept), np.array([data.pairs[i].subject for i in kept])
     true = np.array([float(fact.known["age"]) for fact in facts])
+    image = embed_all(clip, data, np.array(kept, dtype=int))
 
-    def candidates(fact: Facts) -> Sequence[Mapping[str, Any]]:
-        place = {"plane": fact.plane, "modality": fact.modality, "level": fact.level}
-        return [{**place, "age": age} for age in AGES]
+    def picked(name: str, values: Sequence[Any]) -> np.ndarray:
+        """(N,) index of the value that CLIP chooses for each slice."""
 
-    picked = chosen(clip, embed_all(clip, data, np.array(kept, dtype=int)), facts, candidates)
-    said = np.array(AGES, dtype=float)[picked]
+        def candidates(fact: Facts) -> Sequence[Mapping[str, Any]]:
+            place = {"plane": fact.plane, "modality": fact.modality, "level": fact.level}
+            return [{**place, name: value} for value in values]
+
+        return chosen(clip, image, facts, candidates)
+
+    said = np.array(AGES, dtype=float)[picked("age", AGES)]
+    low_of, end_of = np.array([age_band(band) for band in BANDS])[picked("age_band", BANDS)].T
+    banded = true >= min(age_band(band)[0] for band in BANDS)
     return {
         "age_order": spearman(true, said, subjects),
         "age_error": average(np.abs(true - said), subjects),
+        "age_band": proportion(((low_of <= true) & (true < end_of))[banded], subjects[banded]),
     }
 
 

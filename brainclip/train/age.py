@@ -55,8 +55,8 @@ class AgeReading(nn.Module):
         ridge = RIDGE * square.trace() / len(square) * torch.eye(len(square), dtype=square.dtype)
         weights = torch.linalg.solve(square + ridge, rows.T @ target / max(1, len(rows)))
         change = torch.outer(weights - axis, axis)  # e becomes e + (e . weights - e . axis) axis
-        projection = clip.towers.visual.proj
-        projection += (projection.double() @ change).to(projection.dtype)
+        for part in clip.layout.image_maps(clip.towers):
+            part += (part.double() @ change).to(part.dtype)
         clip.age_axis.copy_(axis)
         return functional.normalize(embedding + (embedding.double() @ change).to(embedding.dtype), dim=1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from brainclip.clip import Clip
 from brainclip.config import Recipe, digest
 from brainclip.data import PairDataset
 from brainclip.errors import WeightsError
@@ -13,13 +14,6 @@ from brainclip.model import FORMAT
 from brainclip.weights import DIFFUSERS_WEIGHTS, hash_file, write_json
 
 FILES = {
-    "clip": (
-        "open_clip_config.json",
-        "open_clip_model.safetensors",
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "whitening.safetensors",
-    ),
     "prior": ("config.json", DIFFUSERS_WEIGHTS, "scheduler_config.json", "contract.json"),
     "decoder": ("scheduler", "contract.json"),  # and what its layout consists of
 }
@@ -32,6 +26,7 @@ def assemble(recipe: Recipe) -> Path:
         (target / "brainclip.json").unlink()  # from here to the end the folder is incomplete
     if (target / "decoder").is_dir():
         shutil.rmtree(target / "decoder")  # that of another layout would leave its index behind
+    Clip.load(source / "clip").save(target / "clip")  # the same weights, without what is beside them there
     for stage, names in FILES.items():
         for name in names:
             _copy(source / stage / name, target / stage / name)

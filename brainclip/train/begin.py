@@ -118,11 +118,8 @@ def _slices(data: PairDataset, stage: DecoderRecipe) -> Iterator[Tensor]:
 @torch.no_grad()
 def mean_norm(clip: Clip, slices: Iterable[Tensor]) -> Tensor:
     """Mean length of the image tower's outputs, before they are made unit vectors, on these slices."""
-    norms: list[Tensor] = []
-    hook = clip.towers.visual.register_forward_hook(
-        lambda _, __, found: norms.append(found.float().norm(dim=-1))
-    )
+    norms = []
     for images in slices:
-        clip.encode_image(images.to(clip.embedding_mean.device))
-    hook.remove()
+        pixels = clip.layout.pixels(images.to(clip.embedding_mean.device))
+        norms.append(clip.layout.encode_image(clip.towers, pixels).float().norm(dim=-1))
     return torch.cat(norms).mean()

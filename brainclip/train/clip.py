@@ -13,18 +13,20 @@ from tqdm import tqdm
 from atlas.caption import Caption, caption
 from atlas.facts import Facts
 from atlas.truth import facet_table, mention_table, truth_of_tables
-from brainclip.clip import WEIGHTS, Clip, new_clip, train_tokenizer
+from brainclip.clip import Clip, new_clip, train_tokenizer
 from brainclip.config import ClipRecipe, Recipe, as_dict
 from brainclip.data import PairDataset, training_data
 from brainclip.errors import RecipeError
+from brainclip.towers.bases import open_base
+from brainclip.train import adapt
 from brainclip.train.age import AgeReading, stated_ages
-from brainclip.train.loop import Batch, Stage, started_from, step_seed, train
+from brainclip.train.loop import Batch, Stage, step_seed, train
 from brainclip.train.losses import LOSSES, in_pieces, multi_positive_loss, siglip_loss
 from brainclip.train.processes import gathered
+from brainclip.weights import hash_weights
 
 CORPUS = 20_000  # captions the vocabulary is learned from
 SAMPLE = 10_000  # slices whose embeddings are measured
-LOCKS = ("", "image", "text")
 WHOLE = ("positives", "stated", "ages")  # of a batch, in each process
 LARGEST_SCALE = float(np.log(100))  # open_clip's bound of the logit scale
 
@@ -47,6 +49,14 @@ class ClipObjective(nn.Module):
         super().__init__()
         self.clip, self.reading, self.age = clip, reading.requires_grad_(age > 0), age
         self.loss, self.piece = loss, piece
+        self.still = adapt.still_modules(clip.towers)
+
+    def train(self, mode: bool = True) -> ClipObjective:
+        """As of any module, but without dropout in what is not trained."""
+        super().train(mode)
+        for module in self.still:
+            module.eval()
+        return self
 
     def forward(
         self, images: Tensor, tokens: Tensor, positives: Tensor, stated: Tensor, ages: Tensor
@@ -106,8 +116,8 @@ def longest_caption(clip: Clip, texts: Sequence[str]) -> int:
     tokens, text = max((clip.tokens_in(text), text) for text in texts)
     if tokens > clip.context:
         raise RecipeError(
-            f"clip.vocabulary = {clip.tokenizer.get_vocab_size()}: a training caption takes {tokens} tokens, "
-            f"{clip.context} fit: {text[:60]!r}; give a larger vocabulary or clip.context"
+            f"a training caption takes {tokens} tokens, {clip.context} fit: {text[:60]!r}; give a larger "
+            "clip.vocabulary or clip.context, or another clip.base"
         )
     return tokens
 
@@ -125,11 +135,14 @@ def train_clip(recipe: Recipe) -> dict[str, float]:
     """Train the clip stage of a recipe into <folder>/clip."""
     stage, run = recipe.clip, Path(recipe.folder) / "clip"
     data = training_data(recipe, stage)
-    torch.manual_seed(stage.seed)
     texts = corpus(data, stage.seed)
-    clip = _begun(stage, data.size, texts)
+    clip = first_clip(stage, data.size, texts)
+    inputs = {"pairs": data.hash} | _began_with(stage, clip)
     longest = longest_caption(clip, texts)
+    lora = adapt.choose(clip, stage)
     facets = facet_table([pair.facts for pair in data.pairs])
+    if stage.age and not clip.layout.image_maps(clip.towers):
+        raise RecipeError("clip.age needs an image tower with a linear projection, which this base has not")
     if stage.age and not np.isfinite(facets.age).any():
         raise RecipeError("clip.age: the age of nobody in these pairs is known; leave it 0")
     reading = AgeReading(clip)
@@ -152,41 +165,44 @@ def train_clip(recipe: Recipe) -> dict[str, float]:
 
     def save(folder: Path) -> None:
         clip.cpu()
-        if stage.age or stage.locked != "image":  # else embeddings and statistics are those of `start`
+        if stage.age or stage.locked != "image" or not stage.start:  # else its statistics hold
             sample = np.random.default_rng(0).permutation(len(data))[:SAMPLE]
             embedding = embed_all(clip, data, sample)
             if stage.age:
                 embedding = reading.settle(clip, embedding, torch.from_numpy(facets.age[sample]))
             clip.embedding_mean.copy_(embedding.mean(0))
             clip.embedding_std.copy_(embedding.std(0))
-        clip.save(folder)
+        adapt.save(clip, lora, folder)
 
-    inputs = {"pairs": data.hash} | started_from(stage.start, WEIGHTS)
     card = {"recipe": as_dict(stage), "inputs": inputs, "longest_caption_tokens": longest}
     objective = ClipObjective(clip, reading, age=stage.age, loss=stage.loss, piece=stage.piece)
     return train(Stage("clip", objective, batch, save, whole=WHOLE), stage, run, card)
 
 
-def _begun(stage: ClipRecipe, size: int, texts: Sequence[str]) -> Clip:
-    """The Clip a run begins with: random weights and a vocabulary of these captions, or that of `start`."""
+def first_clip(stage: ClipRecipe, size: int, texts: Sequence[str]) -> Clip:
+    """The Clip a run begins with: that of `start` or `base`, or random weights and a vocabulary of these
+    captions for slices of `size` pixels."""
     if stage.loss not in LOSSES:
         raise RecipeError(f"clip.loss = {stage.loss!r}: possible are {', '.join(LOSSES)}")
-    if stage.locked not in LOCKS or (stage.locked and not stage.start):
-        raise RecipeError(
-            f"clip.locked = {stage.locked!r}: it is 'image' or 'text', a tower of the folder clip.start"
-        )
-    if not stage.start:
+    adapt.check(stage)
+    torch.manual_seed(stage.seed)
+    if stage.start:
+        clip = Clip.load(Path(stage.start))
+        if stage.image_size not in ((), clip.size):
+            raise RecipeError(
+                f"clip.image_size = {list(stage.image_size)}: clip.start takes {list(clip.size)}"
+            )
+    elif stage.base:
+        clip = Clip(*open_base(stage.base, stage.image_size))
+    else:
         return new_clip(stage, size, train_tokenizer(texts, stage.vocabulary))
-    clip = Clip.load(Path(stage.start))
-    if stage.loss == "siglip" and clip.towers.logit_bias is None:
-        raise RecipeError(f"clip.start = {stage.start!r} was not trained with clip.loss = 'siglip'")
-    if clip.size != size:
-        raise RecipeError(
-            f"clip.start = {stage.start!r} is for slices of {clip.size} pixels a side, the pairs have {size}"
-        )
-    image_side = set(clip.towers.visual.parameters())
-    for parameter in clip.towers.parameters():
-        side = "image" if parameter in image_side else "text"
-        parameter.requires_grad_(side != stage.locked)
-    clip.towers.logit_scale.requires_grad_(True)
+    if stage.loss == "siglip":
+        clip.add_logit_bias()
     return clip
+
+
+def _began_with(stage: ClipRecipe, clip: Clip) -> dict[str, str]:
+    """What run.json says of the weights a run went on from; nothing for random weights."""
+    if stage.start:
+        return {"start": clip.hash}
+    return {"base": hash_weights(clip.towers)} if stage.base else {}
