@@ -8,6 +8,8 @@ from atlas.agreement import Setting
 from brainclip.config import load_recipe, read_recipe
 from brainclip.errors import RecipeError
 from brainclip.evaluate.agreement import AgreementRecipe
+from brainclip.train.adapt import check as check_clip
+from brainclip.train.checks import check_decoder
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
@@ -34,6 +36,16 @@ def test_the_study_of_labels_loads() -> None:
     recipe = read_recipe(AgreementRecipe, RECIPES / "agreement.toml")
     assert recipe.setting["chosen"] == Setting()
     assert set(recipe.heads) == set(recipe.setting) - {"chosen"}
+
+
+def test_the_recipe_on_published_models_passes_every_check_that_needs_no_weights() -> None:
+    recipe = load_recipe(RECIPES / "base.toml")
+    check_clip(recipe.clip)
+    check_decoder(recipe)
+    assert set(recipe.pairs) == set(recipe.clip.mix) == set(recipe.adapter["brain"].mix)
+    assert recipe.clip.base == f"transformers:{recipe.prior.base}"  # the prior is of this CLIP
+    assert recipe.clip.locked == "image" and not recipe.decoder.project
+    assert recipe.adapter["brain"].targets == ("cross-attention",)
 
 
 def test_override_replaces_a_value_and_keeps_its_type() -> None:

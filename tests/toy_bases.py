@@ -142,8 +142,8 @@ def _small(folder: Path, unet: dict[str, Any]) -> None:
     )
     StableDiffusionPipeline(
         vae=toy_autoencoder(),
-        text_encoder=CLIPTextModel(_text(24)),
-        tokenizer=_tokenizer(),
+        text_encoder=CLIPTextModel(toy_text(24)),
+        tokenizer=toy_tokenizer(),
         unet=network,
         scheduler=PNDMScheduler(beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1, **BETAS),
         safety_checker=None,
@@ -170,10 +170,10 @@ def _large(folder: Path, unet: dict[str, Any]) -> None:
     )
     StableDiffusionXLPipeline(
         vae=toy_autoencoder(),
-        text_encoder=CLIPTextModel(_text(24)),
-        text_encoder_2=CLIPTextModelWithProjection(_text(16, projection_dim=12)),
-        tokenizer=_tokenizer(),
-        tokenizer_2=_tokenizer(),
+        text_encoder=CLIPTextModel(toy_text(24)),
+        text_encoder_2=CLIPTextModelWithProjection(toy_text(16, projection_dim=12)),
+        tokenizer=toy_tokenizer(),
+        tokenizer_2=toy_tokenizer(),
         unet=network,
         scheduler=EulerDiscreteScheduler(
             beta_schedule="scaled_linear", steps_offset=1, timestep_spacing="leading", **BETAS
@@ -181,8 +181,8 @@ def _large(folder: Path, unet: dict[str, Any]) -> None:
     ).save_pretrained(folder)
 
 
-def _text(width: int, **more: int) -> CLIPTextConfig:
-    vocabulary = _tokenizer().vocab
+def toy_text(width: int, **more: int) -> CLIPTextConfig:
+    vocabulary = toy_tokenizer().vocab
     return CLIPTextConfig(
         vocab_size=len(vocabulary),
         hidden_size=width,
@@ -218,6 +218,6 @@ def _vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
     return words, [(first, second) for first, second in model["merges"]]
 
 
-def _tokenizer() -> CLIPTokenizer:
+def toy_tokenizer() -> CLIPTokenizer:
     words, merges = _vocabulary()
     return CLIPTokenizer(vocab=dict(words), merges=list(merges), model_max_length=77)
