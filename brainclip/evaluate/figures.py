@@ -58,30 +58,56 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
     return float((a * b).sum() / scale) if scale > 0 else float("nan")
 
 
-def bootstrap(statistic: Callable[[np.ndarray], float], n: int, subjects: np.ndarray | None = None) -> Figure:
-    """A statistic of row indices and its 95 % percentile interval over draws of rows, or of subjects."""
+def bootstrap(
+    statistic: Callable[[np.ndarray], float],
+    n: int,
+    subjects: np.ndarray | None = None,
+    *,
+    sets: np.ndarray | None = None,
+    centred: bool = False,
+    draws: int = DRAWS,
+) -> Figure:
+    """A statistic of row indices and its 95 % percentile interval over draws of rows, or of subjects.
+
+    sets: (n,) which of several sets each row belongs to; each set is drawn anew by itself. centred: the draws
+    are shifted so that their median is the value. A draw repeats rows, which makes any two sets look farther
+    apart and one set less diverse; the spread of the draws still says how sure the value is.
+    """
     if n == 0:
         return _figure(None, None, None, 0)
     rows = np.arange(n)
-    if subjects is None:
-        groups = [rows[i : i + 1] for i in rows]
-    else:
-        order = np.argsort(subjects, kind="stable")
-        groups = np.split(order, np.unique(np.asarray(subjects)[order], return_index=True)[1][1:])
+    set_of = np.zeros(n) if sets is None else sets
+    parts = [_groups(rows[set_of == name], subjects) for name in np.unique(set_of)]
     generator = np.random.default_rng(SEED)
     drawn: list[float] = []
-    for _ in range(DRAWS if len(groups) > 1 else 0):  # one subject alone says nothing of the spread
-        chosen = generator.integers(len(groups), size=len(groups))
-        drawn.append(statistic(np.concatenate([groups[i] for i in chosen])))
-    kept = np.asarray(drawn)[np.isfinite(drawn)]
+    for _ in range(draws if min(map(len, parts)) > 1 else 0):  # one subject alone says nothing of the spread
+        chosen = [groups[i] for groups in parts for i in generator.integers(len(groups), size=len(groups))]
+        drawn.append(statistic(np.concatenate(chosen)))
+    value, kept = statistic(rows), np.asarray(drawn)[np.isfinite(drawn)]
+    if centred and len(kept):
+        kept = kept + value - np.median(kept)
     low, high = np.percentile(kept, (2.5, 97.5)) if len(kept) else (None, None)
-    figure = _figure(statistic(rows), low, high, n)
+    figure = _figure(value, low, high, n)
     if subjects is not None:
-        figure["subjects"] = len(groups)
+        figure["subjects"] = sum(map(len, parts))
     return figure
 
 
+def _groups(rows: np.ndarray, subjects: np.ndarray | None) -> list[np.ndarray]:
+    """The rows of each subject; without subjects each row by itself."""
+    if subjects is None:
+        return [rows[i : i + 1] for i in range(len(rows))]
+    names = np.asarray(subjects)[rows]
+    order = np.argsort(names, kind="stable")
+    return np.split(rows[order], np.unique(names[order], return_index=True)[1][1:])
+
+
+def rounded(value: float) -> float:
+    """4 decimals; 4 digits of what is below 0.1."""
+    return round(float(value), 4) if abs(value) >= 0.1 else float(f"{value:.4g}")
+
+
 def _figure(value: float | None, low: float | None, high: float | None, n: int) -> Figure:
-    """Plain JSON types, 4 decimals; a value that is not finite is None."""
-    numbers = [None if x is None or not np.isfinite(x) else round(float(x), 4) for x in (value, low, high)]
+    """Plain JSON types, 4 decimals, of small numbers 4 digits; a value that is not finite is None."""
+    numbers = [None if x is None or not np.isfinite(x) else rounded(x) for x in (value, low, high)]
     return {"value": numbers[0], "low": numbers[1], "high": numbers[2], "n": int(n)}
