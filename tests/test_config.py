@@ -7,6 +7,7 @@ import pytest
 from atlas.agreement import Setting
 from brainclip.config import load_recipe, read_recipe
 from brainclip.errors import RecipeError
+from brainclip.evaluate.ablation import AblationRecipe
 from brainclip.evaluate.agreement import AgreementRecipe
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -34,6 +35,14 @@ def test_the_study_of_labels_loads() -> None:
     recipe = read_recipe(AgreementRecipe, RECIPES / "agreement.toml")
     assert recipe.setting["chosen"] == Setting()
     assert set(recipe.heads) == set(recipe.setting) - {"chosen"}
+
+
+def test_the_study_of_the_decoder_loads_and_its_variants_are_recipes() -> None:
+    study = read_recipe(AblationRecipe, RECIPES / "ablation.toml")
+    for name, variant in study.variant.items():
+        recipe = load_recipe(RECIPES / "mini_age.toml", [*study.common, *variant.set])
+        assert recipe.adapter["ixi"].steps == recipe.decoder.steps == 600, name
+        assert recipe.decoder.start == ""
 
 
 def test_override_replaces_a_value_and_keeps_its_type() -> None:
