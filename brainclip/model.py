@@ -11,7 +11,7 @@ import numpy as np
 
 from brainclip.errors import BrainclipError, PromptError, WeightsError
 from brainclip.picture import Picture, read_slice
-from brainclip.weights import read_json
+from brainclip.weights import published, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -343,14 +343,7 @@ def load(model: str | Path = "mini") -> BrainCLIP:
     if Path(model).is_dir():
         return BrainCLIP(Path(model))
     if str(model).count("/") == 1 and not str(model).startswith((".", "/")):
-        from huggingface_hub import snapshot_download
-
-        try:
-            return BrainCLIP(Path(snapshot_download(str(model))))
-        except (OSError, ValueError) as error:
-            raise WeightsError(
-                f"{model}: neither a folder nor a hub model that can be reached ({error})"
-            ) from None
+        return BrainCLIP(published(str(model), ["*"]))
     bundled = ", ".join(path.parent.name for path in BUNDLED.glob("*/brainclip.json")) or "none"
     raise WeightsError(f"{model}: no such model folder; bundled models: {bundled}")
 
