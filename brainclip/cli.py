@@ -173,6 +173,10 @@ def parser() -> argparse.ArgumentParser:
     agreement.add_argument("recipe", type=Path, metavar="RECIPE", help="such as recipes/agreement.toml")
     _add_overrides(agreement)
 
+    ablation = verb("ablation", verbs.ablation, "train variants of a decoder and compare their pictures")
+    ablation.add_argument("recipe", type=Path, metavar="RECIPE", help="such as recipes/ablation.toml")
+    _add_overrides(ablation)
+
     for stage, summary in {
         "clip": "train CLIP on pairs",
         "vae": "train the autoencoder",

@@ -140,14 +140,14 @@ class BrainCLIP:
         read = [read_prompt(prompt) for prompt in prompts]
         if n < 1:
             raise BrainclipError(f"n = {n}; at least one picture must be asked for")
-        chosen = [self._adapter(prompt, adapter) for prompt in read]
+        chosen = [self.adapter_for(prompt, adapter) for prompt in read]
         defaults = self.card["generate"]
         candidates = defaults.get("prior_candidates", 1) if candidates is None else candidates
         if candidates < 1:
             raise BrainclipError(f"candidates = {candidates}; at least one embedding must be drawn")
-        steps, guidance = steps or defaults["steps"], defaults["guidance"] if guidance is None else guidance
+        steps, guidance = self._sampling(steps, guidance)
         jobs = [(row, seed + k) for row in range(len(prompts)) for k in range(n)]
-        captions = [self._caption(read[row], picture_seed) for row, picture_seed in jobs]
+        captions = [self.caption(read[row], picture_seed) for row, picture_seed in jobs]
         self.clip.tokenize([*prompts, *captions])
         self.decoder.layout.tokens(captions)
         # 2. Text embedding -> image embedding.
@@ -160,20 +160,15 @@ class BrainCLIP:
                 guidance=defaults["prior_guidance"],
                 candidates=candidates,
             )
-            whitened = self.clip.whiten(embedding)
-        # 3. Image embedding -> picture, jobs of one adapter at a time.
-        images = np.zeros((len(jobs), self.size, self.size), dtype=np.float32)
-        for name in sorted(set(chosen), key=str):
-            rows = [job for job, (row, _) in enumerate(jobs) if chosen[row] == name]
-            self.decoder.use_adapter(name)
-            for start in range(0, len(rows), BATCH):
-                part = rows[start : start + BATCH]
-                seeds = [jobs[job][1] for job in part]
-                said = [captions[job] for job in part]
-                made = self.decoder.sample(
-                    whitened[part], seeds, steps=steps, guidance=guidance, captions=said
-                )
-                images[part] = made[:, 0].numpy()
+        # 3. Image embedding -> picture.
+        images = self.decode(
+            embedding,
+            [picture_seed for _, picture_seed in jobs],
+            captions,
+            adapters=[chosen[row] for row, _ in jobs],
+            steps=steps,
+            guidance=guidance,
+        )
         # 4. Where in the brain, and what to warn of.
         pictures = []
         for job, (row, picture_seed) in enumerate(jobs):
@@ -202,8 +197,49 @@ class BrainCLIP:
             )
         return pictures
 
-    def _caption(self, prompt: Prompt, seed: int) -> str:
-        """The text that is embedded for a prompt."""
+    def decode(
+        self,
+        embeddings: torch.Tensor,
+        seeds: Sequence[int],
+        captions: Sequence[str],
+        *,
+        adapters: Sequence[str | None],
+        steps: int | None = None,
+        guidance: float | None = None,
+    ) -> np.ndarray:
+        """Slices (B, H, W) float32 in [0, 1] of image embeddings (B, D) of unit length, each with its seed.
+
+        captions: what a decoder that reads text is told besides. adapters: the name for each, None for the
+        base. steps, guidance: None: what the model card says.
+        """
+        import torch
+
+        steps, guidance = self._sampling(steps, guidance)
+        images = np.zeros((len(embeddings), self.size, self.size), dtype=np.float32)
+        with torch.inference_mode():
+            whitened = self.clip.whiten(embeddings)
+        for name in sorted(set(adapters), key=str):  # one adapter is active at a time
+            rows = [row for row, adapter in enumerate(adapters) if adapter == name]
+            self.decoder.use_adapter(name)
+            for start in range(0, len(rows), BATCH):
+                part = rows[start : start + BATCH]
+                made = self.decoder.sample(
+                    whitened[part],
+                    [seeds[row] for row in part],
+                    steps=steps,
+                    guidance=guidance,
+                    captions=[captions[row] for row in part],
+                )
+                images[part] = made[:, 0].numpy()
+        return images
+
+    def _sampling(self, steps: int | None, guidance: float | None) -> tuple[int, float]:
+        """Steps and guidance of the decoder as asked, or as the model card says."""
+        defaults = self.card["generate"]
+        return steps or defaults["steps"], defaults["guidance"] if guidance is None else guidance
+
+    def caption(self, prompt: Prompt, seed: int) -> str:
+        """The text that generate() embeds for a prompt and a picture's seed."""
         from atlas.caption import restate
 
         if not self.card["generate"]["restate"] or prompt.facts.plane is None:
@@ -230,8 +266,9 @@ class BrainCLIP:
             found.append(f"ages from {youngest} to {oldest} were trained only")
         return found
 
-    def _adapter(self, prompt: Prompt, adapter: str | None) -> str | None:
-        """The adapter for one prompt. WeightsError for an unknown name."""
+    def adapter_for(self, prompt: Prompt, adapter: str | None) -> str | None:
+        """The adapter that generate() takes for a prompt, by the name or "auto". WeightsError for an unknown
+        name."""
         if adapter is None:
             return None
         if adapter != "auto":

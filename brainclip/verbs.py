@@ -240,6 +240,19 @@ def agreement(asked: argparse.Namespace) -> str:
     return f"agreement: {recipe.folder}/report.md (mean Dice: {dice})"
 
 
+def ablation(asked: argparse.Namespace) -> str:
+    from brainclip.config import read_recipe
+    from brainclip.evaluate.ablation import AblationRecipe, run_ablation
+
+    recipe = read_recipe(AblationRecipe, asked.recipe, asked.overrides)
+    if asked.dry_run:
+        runs = len(recipe.seeds) * len(recipe.variant)
+        return f"ablation: would make {runs} runs of {', '.join(recipe.variant)} in {recipe.folder}"
+    report = run_ablation(recipe)
+    kid = ", ".join(f"{name} {sum(found['kid']) / len(found['kid']):.3f}" for name, found in report.items())
+    return f"ablation: {recipe.folder}/report.md (KID: {kid})"
+
+
 def evaluate(asked: argparse.Namespace) -> str:
     from brainclip.evaluate import evaluate as run
 

@@ -23,6 +23,7 @@ VERBS = (
     "strip",
     "qc",
     "agreement",
+    "ablation",
     "clip",
     "vae",
     "prior",

@@ -7,6 +7,7 @@ import pytest
 from atlas.agreement import Setting
 from brainclip.config import load_recipe, read_recipe
 from brainclip.errors import RecipeError
+from brainclip.evaluate.ablation import AblationRecipe
 from brainclip.evaluate.agreement import AgreementRecipe
 from brainclip.train.adapt import check as check_clip
 from brainclip.train.checks import check_decoder
@@ -46,6 +47,14 @@ def test_the_recipe_on_published_models_passes_every_check_that_needs_no_weights
     assert recipe.clip.base == f"transformers:{recipe.prior.base}"  # the prior is of this CLIP
     assert recipe.clip.locked == "image" and not recipe.decoder.project
     assert recipe.adapter["brain"].targets == ("cross-attention",)
+
+
+def test_the_study_of_the_decoder_loads_and_its_variants_are_recipes() -> None:
+    study = read_recipe(AblationRecipe, RECIPES / "ablation.toml")
+    for name, variant in study.variant.items():
+        recipe = load_recipe(RECIPES / "mini_age.toml", [*study.common, *variant.set])
+        assert recipe.adapter["ixi"].steps == recipe.decoder.steps == 600, name
+        assert recipe.decoder.start == ""
 
 
 def test_override_replaces_a_value_and_keeps_its_type() -> None:

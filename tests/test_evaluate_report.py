@@ -10,11 +10,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from toy_pairs import SIZE, drawn, some_facts, write_toy_pairs
-from toys import CLIP, toy_decoder, toy_prior
+from toy_pairs import SIZE, drawn, some_facts
+from toy_run import toy_run
 
-from brainclip.clip import Clip, new_clip, train_tokenizer
-from brainclip.config import load_recipe
 from brainclip.data import PairDataset
 from brainclip.errors import BrainclipError, WeightsError
 from brainclip.evaluate import evaluate
@@ -23,54 +21,12 @@ from brainclip.evaluate.embeddings import embeddings
 from brainclip.evaluate.judge import Judge, Verdicts
 from brainclip.evaluate.pictures import generated, nearest
 from brainclip.evaluate.prompts import Asked, prompts
-from brainclip.evaluate.sheet import sheet_prompts
 from brainclip.model import load
-from brainclip.train.assemble import assemble
-
-RECIPE = """
-name = "toy"
-folder = "{folder}"
-size = 32
-spacing_mm = 6.0
-[pairs.toy]
-[clip]
-mix = {{ toy = 1.0 }}
-[prior]
-mix = {{ toy = 1.0 }}
-sampling_steps = 3
-[decoder]
-mix = {{ toy = 1.0 }}
-sampling_steps = 2
-[judge]
-mix = {{ toy = 1.0 }}
-steps = 250
-batch = 24
-rate = 3e-3
-warmup = 20
-decay = 80
-ema = 0.98
-width = 8
-device = "cpu"
-"""
 
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("toy")
-    write_toy_pairs(folder / "pairs" / "toy")
-    path = folder / "toy.toml"
-    path.write_text(RECIPE.format(folder=folder.as_posix()))
-    texts = [row.text for row in [*prompts(200), *sheet_prompts(["T1", "T2", "PD", "FLAIR"])]]
-    torch.manual_seed(0)
-    clip = new_clip(CLIP, SIZE, train_tokenizer(texts * 3, 1200))
-    clip.embedding_mean.normal_(std=0.1)
-    clip.embedding_std.fill_(0.1)
-    clip.save(folder / "clip")
-    clip = Clip.load(folder / "clip")
-    toy_prior(clip).save(folder / "prior")
-    toy_decoder(clip).save(folder / "decoder")
-    assemble(load_recipe(path))
-    return path
+    return toy_run(tmp_path_factory.mktemp("toy"))
 
 
 @pytest.fixture(scope="module")

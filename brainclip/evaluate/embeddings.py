@@ -64,13 +64,13 @@ def embeddings(
     np.fill_diagonal(truth, True)
     images = embed_all(clip, data, pool)
     text = text_embeddings(clip, captions)
-    samples = _samples(model, [c.text for c in captions])
+    samples = prior_samples(model, [c.text for c in captions])
     predictions = {
         "prior_sample": samples[0],
         f"prior_nearest_of_{SAMPLES}": nearest_to(text, samples),
         f"prior_mean_of_{SAMPLES}": samples.mean(0),
     }
-    baselines, ridge_penalty = _baselines(clip, training, folder, text)
+    baselines, ridge_penalty = baseline_embeddings(clip, training, folder, text)
     predictions |= baselines
     result: dict[str, Any] = {
         "pairs": len(captions),
@@ -109,7 +109,7 @@ def text_embeddings(clip: Clip, captions: Sequence[Caption]) -> Tensor:
     return torch.cat([clip.encode_text(tokens[i : i + 256])[0] for i in range(0, len(tokens), 256)])
 
 
-def _samples(model: BrainCLIP, texts: Sequence[str]) -> Tensor:
+def prior_samples(model: BrainCLIP, texts: Sequence[str]) -> Tensor:
     """(SAMPLES, N, D) image embeddings of N captions, with the steps and the guidance of generate()."""
     settings = model.card["generate"]
     drawn = []
@@ -128,7 +128,7 @@ def _samples(model: BrainCLIP, texts: Sequence[str]) -> Tensor:
     return torch.cat(drawn).unflatten(0, (SAMPLES, len(texts)))
 
 
-def _baselines(
+def baseline_embeddings(
     clip: Clip, training: PairDataset, folder: Path, text: Tensor
 ) -> tuple[dict[str, Tensor], float]:
     """(N, D) predictions for text embeddings (N, D) by what needs no prior, and the ridge's penalty."""
