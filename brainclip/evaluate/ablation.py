@@ -92,6 +92,11 @@ def run_ablation(recipe: AblationRecipe) -> dict[str, Any]:
                 f"variant {name!r}: embedding = {variant.embedding!r} stands alone and is one of "
                 f"{', '.join(EMBEDDINGS)}"
             )
+    if not (parent / "model" / "brainclip.json").is_file():
+        raise RecipeError(
+            f"{parent}: no finished run of {recipe.recipe} (no model/brainclip.json); make it first"
+        )
+    (parent / "embeddings").mkdir(exist_ok=True)
     asked = as_dict(recipe) | {"folder": ""}
     if (folder / "recipe.json").exists() and read_json(folder / "recipe.json") != asked:
         raise RecipeError(f"{folder}: made with another recipe; remove it or set another folder")
