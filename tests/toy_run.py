@@ -6,12 +6,13 @@ from pathlib import Path
 
 import torch
 from toy_pairs import SIZE, write_toy_pairs
-from toys import CLIP, toy_decoder, toy_prior
+from toys import CLIP, toy_decoder, toy_prior, toy_vae
 
 from brainclip.clip import Clip, new_clip, train_tokenizer
 from brainclip.config import load_recipe
 from brainclip.evaluate.prompts import prompts
 from brainclip.evaluate.sheet import sheet_prompts
+from brainclip.layouts.parts import write_part
 from brainclip.train.assemble import assemble
 
 RECIPE = """
@@ -55,5 +56,6 @@ def toy_run(folder: Path) -> Path:
     clip = Clip.load(folder / "clip")
     toy_prior(clip).save(folder / "prior")
     toy_decoder(clip).save(folder / "decoder")
+    write_part(toy_vae(), folder / "vae", None)
     assemble(load_recipe(path))
     return path
