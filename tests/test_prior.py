@@ -97,18 +97,22 @@ def test_text_tower_of_another_width_than_the_embedding(
 def test_min_snr_weighs_the_errors_of_each_noise_level(clip: Clip) -> None:
     prior, years = toy_prior(clip), torch.linspace(-1, 1, 32)
     x, noise = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(0))
-    embedding, states = clip.encode_text(clip.tokenize(TEXTS))
-    times, mask = torch.tensor([10, 500, 950]), torch.ones(3, 77, dtype=torch.bool)
+    tokens, times = clip.tokenize(TEXTS), torch.tensor([10, 500, 950])
+    with torch.no_grad():
+        embedding, states = clip.encode_text(tokens)
     kept = prior.scheduler.alphas_cumprod[times]
-    missed = prior(prior.scheduler.add_noise(x, noise, times), times, embedding, states, mask) - x
+    missed = prior(prior.scheduler.add_noise(x, noise, times), times, embedding, states, tokens != 0) - x
     weights = (kept / (1 - kept)).clamp(max=5.0)
     assert weights[0] == 5.0 and weights[2] < 0.1
     for gamma, weight in ((0.0, torch.ones(3)), (5.0, weights)):
-        objective = PriorObjective(prior, years, age=0.5, min_snr=gamma)
-        loss, parts = objective(x, noise, times, embedding, states, mask)
+        objective = PriorObjective(prior, clip, years, age=0.5, min_snr=gamma)
+        loss, parts = objective(x, noise, times, tokens)
         squared, age = (weight * missed.square().mean(1)).mean(), (weight * (missed @ years).square()).mean()
         assert torch.allclose(parts["squared"], squared) and torch.allclose(parts["age"], age)
         assert torch.allclose(loss, squared + 0.5 * age)
+        loss.backward()
+        assert not any("towers" in name for name, _ in objective.named_parameters())  # the CLIP's
+        assert all(parameter.grad is None for parameter in clip.parameters())
 
 
 def test_large_embeddings_are_not_clipped_to_one(clip: Clip) -> None:

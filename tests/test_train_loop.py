@@ -210,3 +210,14 @@ def test_rate_rises_stays_and_falls() -> None:
     assert rates[0] == pytest.approx(0.1)
     assert rates[9] == rates[50] == rates[80] == pytest.approx(1.0)
     assert rates[99] == pytest.approx(0.05)
+
+
+def test_stages_of_one_program_may_differ_in_precision(tmp_path: Path) -> None:
+    steps = []
+    for precision in ("no", "bf16", "no"):
+        recipe = replace(RECIPE, precision=precision, steps=3)
+        stage, kinds = line_stage(), []
+        stage.objective.layer.register_forward_hook(lambda _, __, out, kinds=kinds: kinds.append(out.dtype))
+        train(stage, recipe, tmp_path / f"{len(steps)}", facts(recipe))
+        steps.append(set(kinds))
+    assert steps == [{torch.float32}, {torch.bfloat16}, {torch.float32}]

@@ -18,6 +18,7 @@ from brainclip.train.age import SHIFT
 from brainclip.train.clip import drawn_captions
 from brainclip.train.embeddings import whitened_embeddings
 from brainclip.train.loop import Batch, Stage, started_from, train
+from brainclip.train.processes import device_of
 from brainclip.train.weighting import min_snr_weight
 from brainclip.weights import DIFFUSERS_WEIGHTS, hash_file
 
@@ -28,15 +29,19 @@ CAPTIONS = 64  # by which the length of a pretrained prior's text embeddings is 
 class PriorObjective(nn.Module):
     """Mean squared error of the predicted clean embedding, and `age` times that of the age it shows.
 
-    years: (D,), its product with a whitened embedding is the age in units of SPREAD. min_snr: gamma of the
-    weights of noise levels, for both errors; 0: all weigh 1.
+    clip: encodes the captions; it is where the training is, and no part of this module. years: (D,), its
+    product with a whitened embedding is the age in units of SPREAD. min_snr: gamma of the weights of noise
+    levels, for both errors; 0: all weigh 1.
     """
 
     years: Tensor
 
-    def __init__(self, prior: Prior, years: Tensor, *, age: float = 0.0, min_snr: float = 0.0) -> None:
+    def __init__(
+        self, prior: Prior, clip: Clip, years: Tensor, *, age: float = 0.0, min_snr: float = 0.0
+    ) -> None:
         super().__init__()
         self.prior, self.age, self.min_snr = prior, age, min_snr
+        self.frozen = (clip,)  # in a tuple, or its weights were saved with the run's
         self.register_buffer("years", years, persistent=False)
 
     def forward(
@@ -44,12 +49,13 @@ class PriorObjective(nn.Module):
         whitened: Tensor,
         noise: Tensor,
         timestep: Tensor,
-        embedding: Tensor,
-        states: Tensor,
-        mask: Tensor,
+        tokens: Tensor,
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        """tokens (B, context) of the captions; whitened, noise: (B, D)."""
+        with torch.no_grad(), torch.autocast(tokens.device.type, enabled=False):
+            embedding, states = self.frozen[0].encode_text(tokens)
         noisy = self.prior.scheduler.add_noise(whitened, noise, timestep)
-        predicted = self.prior(noisy, timestep, embedding, states, mask).float()
+        predicted = self.prior(noisy, timestep, embedding, states, tokens != 0).float()
         missed = predicted - whitened
         squares, misreadings = missed.square(), (missed @ self.years).square()
         if self.min_snr:
@@ -63,30 +69,28 @@ def train_prior(recipe: Recipe) -> dict[str, float]:
     """Train the prior stage of a recipe into <folder>/prior."""
     stage, folder = recipe.prior, Path(recipe.folder)
     _check(stage)
-    clip = Clip.load(folder / "clip").requires_grad_(False)
+    device = device_of(stage)
+    clip = Clip.load(folder / "clip").requires_grad_(False).to(device)
     data = training_data(recipe, stage)
     whitened = whitened_embeddings(clip, data, folder / "embeddings")
+    clip.cpu()  # until the captions of a batch are embedded
     torch.manual_seed(stage.seed)
     prior = _begun(stage, clip, data)
     targets = prior.from_clip(clip, whitened)
     timesteps = prior.scheduler.config.num_train_timesteps
 
-    @torch.no_grad()
     def batch(step: int) -> Batch:
         indices = data.draw(stage.batch, stage.seed, step)
         texts = [c.text for c in drawn_captions(data, indices, stage.seed, step)]
         generator = np.random.default_rng([stage.seed, step, 1])
         dropped = generator.random(len(texts)) < stage.caption_dropout
-        tokens = clip.tokenize(["" if drop else text for text, drop in zip(texts, dropped, strict=True)])
-        embedding, states = clip.encode_text(tokens)
+        said = ["" if drop else text for text, drop in zip(texts, dropped, strict=True)]
         target = targets[torch.from_numpy(indices)]
         return {
             "whitened": target,
             "noise": torch.from_numpy(generator.standard_normal(tuple(target.shape), dtype=np.float32)),
             "timestep": torch.from_numpy(generator.integers(0, timesteps, len(texts))),
-            "embedding": embedding,
-            "states": states,
-            "mask": tokens != 0,
+            "tokens": clip.tokenize(said),
         }
 
     inputs = {"pairs": data.hash, "clip": clip.hash} | started_from(stage.start, DIFFUSERS_WEIGHTS)
@@ -95,7 +99,7 @@ def train_prior(recipe: Recipe) -> dict[str, float]:
     if stage.age and not bool(clip.age_axis.any()):
         raise RecipeError("prior.age: this CLIP has no direction for the age; train it with clip.age")
     years = prior.unit_std * clip.age_axis / SHIFT
-    objective = PriorObjective(prior, years, age=stage.age, min_snr=stage.min_snr)
+    objective = PriorObjective(prior, clip.to(device), years, age=stage.age, min_snr=stage.min_snr)
     facts = {"recipe": as_dict(stage), "inputs": inputs}
     return train(Stage("prior", objective, batch, prior.save), stage, folder / "prior", facts)
 

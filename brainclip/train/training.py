@@ -31,8 +31,10 @@ class Training:
 
     def __init__(self, objective: nn.Module, recipe: TrainingRecipe, run: Path) -> None:
         from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
         from accelerate.utils import InitProcessGroupKwargs
 
+        AcceleratorState._reset_state()  # the stage before may have had another precision
         self.recipe, self.module = recipe, objective
         self.accelerator = Accelerator(
             cpu=recipe.device == "cpu",
