@@ -9,7 +9,7 @@ from typing import Any
 
 from atlas.sources import Scan
 
-PART = 2**16  # bytes of a file that are read to see whether it has changed
+PART = 2**20  # bytes that are read at a time
 
 
 def made_from(scans: Sequence[Scan]) -> list[dict[str, Any]]:
@@ -52,20 +52,13 @@ def _size(path: Path | None) -> int | None:
 
 
 def _crc(path: Path | None) -> int | None:
-    """Of the first, middle and last 64 KiB of a file and of the header beside an .img; None without a file.
-
-    A header written anew shows in it, and so does every change of a compressed file but one that leaves these
-    three parts and the length as they were.
-    """
+    """Of a whole file, and of the header beside an .img; None without a file."""
     if path is None or not path.exists():
         return None
+    header = [path.with_name(path.name.replace(".img", ".hdr"))] if ".img" in path.name else []
     found = 0
-    for part in (path, path.with_name(path.name.replace(".img", ".hdr"))):
-        if not part.exists():
-            continue
-        size = part.stat().st_size
+    for part in (path, *(one for one in header if one.exists())):
         with part.open("rb") as file:
-            for begin in (0, size // 2, max(size - PART, 0)):
-                file.seek(begin)
-                found = zlib.crc32(file.read(PART), found)
+            while block := file.read(PART):
+                found = zlib.crc32(block, found)
     return found

@@ -30,12 +30,14 @@ from atlas.prepare import Settings
 from atlas.records import Pair, read_dataset, read_pairs
 from atlas.register import OVERLAP_FLOOR, SIMILARITY_FLOOR
 from atlas.shards import write_shards
-from atlas.slices import Geometry
+from atlas.slices import MODALITIES, Geometry
 from atlas.sources import Scan, find_scans
 from atlas.strip import check_method
 from atlas.workers import run
 
 __all__ = ["SPLITS", "Pair", "read_dataset", "read_pairs", "write_pairs"]
+
+LEAST_MM = 150.0  # of a slice; brains are 130 to 190 mm long
 
 
 def write_pairs(
@@ -91,6 +93,15 @@ def write_pairs(
         least_similarity=least_similarity,
         least_overlap=least_overlap,
     )
+    wrong = sorted(set(modalities or ()) - set(MODALITIES))
+    if wrong:
+        raise PairsError(f"contrast {wrong[0]!r}: possible are {', '.join(MODALITIES)}")
+    wide_mm = geometry.size * geometry.spacing_mm
+    if not (16 <= geometry.size <= 1024 and 0.2 <= geometry.spacing_mm <= 10 and wide_mm >= LEAST_MM):
+        raise PairsError(
+            f"{geometry.size} pixels of {geometry.spacing_mm:g} mm: give 16 to 1024 of 0.2 to 10 mm, "
+            f"{LEAST_MM:g} mm in all at least, or a brain does not fit"
+        )
     if every_mm <= 0 or len(splits) != 3 or min(splits) < 0 or abs(sum(splits) - 1) > 1e-6:
         raise PairsError(
             f"every_mm {every_mm} and splits {splits}: every_mm is above 0 and three shares sum to 1"

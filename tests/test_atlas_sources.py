@@ -268,6 +268,73 @@ def test_no_pathology_in_a_table_makes_healthy(source: str, table: str, tmp_path
     assert [(scan.subject, scan.known) for scan in scans] == [("sub-01", {"health": "healthy"})]
 
 
+@pytest.mark.parametrize("source", ["bids", "folder"])
+def test_one_column_that_says_ill_outweighs_another_that_says_nothing_is_there(
+    source: str, tmp_path: Path
+) -> None:
+    rows = {"sub-01": "none\tAD\t", "sub-02": "none\tcontrol\t", "sub-03": "\tcontrol\tn/a"}
+    for name in rows:
+        put(tmp_path / name / "anat" / f"{name}_T1w.nii.gz")
+    table = "participant_id\tpathology\tgroup\tdiagnosis\n"
+    lines = "".join(f"{name}\t{row}\n" for name, row in rows.items())
+    (tmp_path / "participants.tsv").write_text(table + lines)
+    scans, left_out = find_scans(source, tmp_path)
+    assert [(scan.subject, scan.known) for scan in scans] == [
+        ("sub-02", {"health": "healthy"}),
+        ("sub-03", {"health": "healthy"}),
+    ]
+    assert [row["reason"].rpartition(": ")[2] for row in left_out] == ["the table says ad"]
+
+
+@pytest.mark.parametrize(
+    ("column", "well", "ill"),
+    [
+        ("group", "CTL", "FTD"),
+        ("group", "neurotypical", "Parkinson's disease"),
+        ("dx_group", "control", "autism"),
+        ("cohort", "HV", "early MCI"),
+        ("patient", "no", "yes"),
+        ("diagnosis", "cognitively unimpaired", "dementia"),
+        ("status", "normal aging", "SMC"),
+    ],
+)
+def test_patients_of_any_usual_column_are_left_out(column: str, well: str, ill: str, tmp_path: Path) -> None:
+    for name in ("sub-01", "sub-02"):
+        put(tmp_path / name / "anat" / f"{name}_T1w.nii.gz")
+    (tmp_path / "participants.tsv").write_text(f"participant_id\t{column}\nsub-01\t{well}\nsub-02\t{ill}\n")
+    scans, _ = find_scans("bids", tmp_path)
+    assert [(scan.subject, scan.known) for scan in scans] == [("sub-01", {"health": "healthy"})]
+
+
+def test_bids_tables_may_say_gender_and_age_at_scan_and_what_is_not_read_is_noted(tmp_path: Path) -> None:
+    put(tmp_path / "sub-01" / "anat" / "sub-01_T1w.nii.gz")
+    put(tmp_path / "sub-01" / "anat" / "sub-01_space-MNI152NLin6Asym_T2w.nii.gz")
+    table = tmp_path / "participants.tsv"
+    table.write_text("participant_id\tage_at_scan\tGender\nsub-01\t31\tF\n")
+    scans, left_out = find_scans("bids", tmp_path)
+    assert [scan.known for scan in scans] == [{"age": 31.0, "sex": "female"}]
+    assert "in another space" in reasons(left_out, kept=False)["sub-01"]
+    assert "no column tells who is healthy" in reasons(left_out, kept=True)[""]
+    table.write_text("participant_id\tage_group\tsex_at_birth\tgroup\nsub-01\told\tF\tcontrol\n")
+    noted = [row["reason"] for row in find_scans("bids", tmp_path)[1] if row["kept"]]
+    assert noted == [
+        "column 'age_group' is not read; call it age if it is that",
+        "column 'sex_at_birth' is not read; call it sex if it is that",
+    ]
+
+
+def test_masks_lie_as_the_scans_do_and_none_is_shared(tmp_path: Path) -> None:
+    folder, masks = tmp_path / "scans", tmp_path / "masks"
+    for name in ("anna", "bert"):
+        put(folder / name / "T1.nii.gz")
+        put(masks / name / "T1_mask.nii.gz")
+    scans, _ = find_scans("folder", folder, masks=masks)
+    assert [scan.mask for scan in scans] == [masks / name / "T1_mask.nii.gz" for name in ("anna", "bert")]
+    put(masks / "one" / "T1_mask.nii.gz")
+    with pytest.raises(SourceError, match="the mask of several scans"):
+        find_scans("folder", folder, masks=masks / "one")
+
+
 def test_a_decimal_comma_is_a_number_and_a_doubled_heading_is_refused(tmp_path: Path) -> None:
     put(tmp_path / "anna_T1.nii.gz")
     (tmp_path / "table.csv").write_text("subject;age\nanna;30,5\n")

@@ -533,8 +533,85 @@ def test_a_plain_folder_is_read_by_its_names(tmp_path: Path) -> None:
         "anna": "a further T1 of the same session; the first is used",
         "carl": "its header does not say which side is left; give it in the column orientation (LAS)",
         "scan": "neither its name nor a table says the contrast",
-        "sub-07_mask": "a mask or label map",
+        "sub-07": "'mask' in its name: a label map, or an image of another kind",
     }
+
+
+def test_what_is_no_plain_image_is_left_out_by_the_word_that_says_so(tmp_path: Path) -> None:
+    person = tmp_path / "1000001"
+    for name in (
+        *("T1", "T2_FLAIR", "T1_fast/T1_brain_pveseg", "T1_fast/T1_brain_mixeltype", "T1_aparc+aseg"),
+        *("T2_star", "T1_gd", "T1_brain_to_MNI", "T1_map", "PD_T2"),
+    ):
+        put(person / f"{name}.nii.gz")
+    scans, left_out = find_scans("folder", tmp_path)
+    assert [(scan.subject, scan.session, scan.modality) for scan in scans] == [
+        ("1000001", "", "FLAIR"),  # T2_FLAIR
+        ("1000001", "", "T1"),
+    ]
+    reasons = {Path(row["path"]).name.split(".")[0]: row["reason"] for row in left_out}
+    assert {name: reason.split("'")[1] for name, reason in reasons.items() if "'" in reason} == {
+        "T1_brain_pveseg": "pveseg",
+        "T1_brain_mixeltype": "fast",
+        "T1_aparc+aseg": "aparc",
+        "T2_star": "star",
+        "T1_gd": "gd",
+        "T1_brain_to_MNI": "mni",
+        "T1_map": "map",
+    }
+    assert reasons["PD_T2"] == "its name says both PD and T2; give a table with a column modality"
+
+
+@pytest.mark.parametrize("more", ["preproc", "1mm", "norm", "SS", "N4BiasCorrected", "defaced", "run2", "x7"])
+def test_a_second_version_of_an_image_makes_no_second_person(more: str, tmp_path: Path) -> None:
+    for number in range(5):
+        put(tmp_path / f"p{number:02}_T1.nii.gz")
+        put(tmp_path / f"p{number:02}_T1_{more}.nii.gz")
+    scans, left_out = find_scans("folder", tmp_path)
+    assert {scan.subject for scan in scans} == {f"p{number:02}" for number in range(5)}
+    assert len(scans) == (10 if more == "run2" else 5)
+    assert len(left_out) == 10 - len(scans)
+
+
+def test_a_folder_of_a_site_is_no_person(tmp_path: Path) -> None:
+    for site in ("siteA", "siteB"):
+        for number in range(3):
+            put(tmp_path / site / f"{site}_p{number:02}_T1.nii.gz")
+    put(tmp_path / "anna" / "anna_visit1_T1.nii.gz")
+    put(tmp_path / "anna" / "20190304_T1.nii.gz")
+    put(tmp_path / "ben" / "before_T1.nii.gz")
+    scans, left_out = find_scans("folder", tmp_path)
+    assert {scan.subject for scan in scans} == {"anna", "ben"}
+    assert len(scans) == 3
+    assert len(left_out) == 6
+    assert "several T1 in the folder 'siteA' whose names are not visits'" in left_out[0]["reason"]
+    table = "".join(f"siteA/siteA_p{n:02}_T1.nii.gz,p{n:02}\n" for n in range(3))
+    (tmp_path / "table.csv").write_text("file,subject\n" + table)
+    assert {scan.subject for scan in find_scans("folder", tmp_path)[0]} == {
+        "anna",
+        "ben",
+        "p00",
+        "p01",
+        "p02",
+    }
+
+
+def test_what_a_plain_folder_does_not_read_is_said(tmp_path: Path) -> None:
+    put(tmp_path / "anna_T1.nii.gz")
+    (tmp_path / "subjects.csv").write_text("subject,age\nanna,30\n")
+    (tmp_path / "ben_T1.nrrd").write_bytes(b"NRRD")
+    (tmp_path / "table.csv").write_text("file,subject,ageofonset\ncarl_T1.nii.gz,carl,3\n,anna,\n")
+    scans, left_out = find_scans("folder", tmp_path)
+    assert [scan.subject for scan in scans] == ["anna"]
+    said = {Path(row["path"]).name: row["reason"] for row in left_out if not row["kept"]}
+    assert said == {
+        "carl_T1.nii.gz": "named in the table, but not there",
+        "ben_T1.nrrd": "not a format that is read; convert it to NIfTI",
+    }
+    kept = [(Path(row["path"]).name, row["reason"]) for row in left_out if row["kept"]]
+    assert ("table.csv", "column 'ageofonset' is not read; call it age if it is that") in kept
+    assert any(name == "subjects.csv" and "not read; a table is called" in reason for name, reason in kept)
+    assert any("no column tells who is healthy" in reason for _, reason in kept)
 
 
 def test_folders_of_contrasts_and_words_of_processing_make_no_persons(tmp_path: Path) -> None:
@@ -686,7 +763,7 @@ def test_the_plainest_bids_image_is_used_and_none_with_a_contrast_agent(tmp_path
     (tmp_path / "participants.tsv").write_text("participant_id\nsub-01\n")
     scans, left_out = find_scans("bids", tmp_path)
     assert [scan.path.name for scan in scans] == ["sub-01_run-2_T1w.nii.gz"]
-    reasons = {Path(note["path"]).name.split("_", 1)[1]: note["reason"] for note in left_out}
+    reasons = {Path(row["path"]).name.split("_", 1)[1]: row["reason"] for row in left_out if not row["kept"]}
     assert reasons.pop("ce-gadolinium_T1w.nii.gz") == "made with a contrast agent (ce-)"
     assert set(reasons) == {f"{name}.nii.gz" for name in names[1:] if name != "run-2_T1w"}
 

@@ -15,6 +15,7 @@ file or fact left out, with the reason; only further repeats of the same OASIS s
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,7 +43,16 @@ SOURCES: dict[str, Adapter] = {
     "folder": folder_scans,
 }
 
+SHARED = "the mask of several scans; lay masks into folders as the scans lie, or name them after the scans"
 GONE = "a link to a file that is not here; fetch it first (`datalad get`, `git annex get`)"
+
+
+def _unusable(scans: Sequence[Scan]) -> Notes:
+    """Scans whose file is not here, and those that would share one mask."""
+    users = Counter(scan.mask for scan in scans)
+    gone = [note(scan.subject, scan.path, GONE) for scan in scans if not scan.path.exists()]
+    shared = [scan for scan in scans if scan.mask is not None and users[scan.mask] > 1]
+    return gone + [note(scan.subject, scan.path, f"{scan.mask}: {SHARED}") for scan in shared]
 
 
 def find_scans(
@@ -63,13 +73,14 @@ def find_scans(
             raise SourceError(f"{place}: no such folder; give the folder that holds the data set")
     scans, left_out = SOURCES[source](folder, None if masks is None else Path(masks))
     if not scans:
-        reason = f" (first of {len(left_out)} left out: {left_out[0]['reason']})" if left_out else ""
+        gone = [row["reason"] for row in left_out if not row["kept"]]
+        reason = f" (first of {len(gone)} left out: {gone[0]})" if gone else ""
         raise SourceError(f"{folder}: no scan laid out as {source!r} distributes them{reason}")
-    gone = [scan for scan in scans if not scan.path.exists()]
-    left_out += [note(scan.subject, scan.path, GONE) for scan in gone]
-    scans = [scan for scan in scans if scan not in gone]
+    first, left_out = scans[0].path, left_out + _unusable(scans)
+    unusable = {row["path"] for row in left_out if not row["kept"]}
+    scans = [scan for scan in scans if str(scan.path) not in unusable]
     if not scans:
-        raise SourceError(f"{gone[0].path}: {GONE}, as of all {len(gone)} scans")
+        raise SourceError(f"{first}: {left_out[-1]['reason']}; no scan of {folder} can be used")
     healthy, others = select(scans, source, keep)
     if not healthy:
         raise SourceError(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from atlas.errors import SourceError
-from atlas.sources.health import health_column, is_healthy
+from atlas.sources.health import NO_COLUMN, health_columns, is_healthy, standing_of
 from atlas.sources.scan import (
     NO_ORIENTATION,
     Notes,
@@ -25,11 +25,12 @@ from atlas.sources.scan import (
     read_json,
     stem,
 )
-from atlas.sources.tables import by_id, cell, need_column, number, person_facts, read_rows
+from atlas.sources.tables import by_id, cell, headed, need_column, number, person_facts, read_rows
 from atlas.volume import has_orientation
 
 SUFFIXES = {"T1w": "T1", "T2w": "T2", "PDw": "PD", "FLAIR": "FLAIR"}
 TEMPLATE_ANATOMY = "icbm152"  # the simulator's name for it in participants.tsv
+SPACE = re.compile(r"_space-(?!orig|T1w|individual)")
 IN_A_YEAR = {"year": 1.0, "month": 12.0, "week": 365.25 / 7, "day": 365.25}
 
 
@@ -60,7 +61,10 @@ def _bids(folder: Path, masks: Path | None, *, source: str) -> tuple[list[Scan],
         if row.get("session_id"):
             row["session_id"] = _prefixed(row["session_id"], "ses-")
             by_visit.setdefault(row["participant_id"], []).append(row)
-    column = None if source == "simulated" else health_column(rows)
+    columns = [] if source == "simulated" else health_columns(rows)
+    if path.is_file() and source == "bids":
+        doubts = headed(path, read_rows(path)[0])[1] + ([] if columns else [NO_COLUMN])
+        left_out += [note("", path, doubt, kept=True) for doubt in doubts]
     subjects = sorted(path for path in folder.glob("sub-*") if path.is_dir())
     for name in sorted(set(people) - {path.name for path in subjects}):
         left_out.append(note(name, folder / name, "listed in participants.tsv, but there is no such folder"))
@@ -72,7 +76,7 @@ def _bids(folder: Path, masks: Path | None, *, source: str) -> tuple[list[Scan],
             reason = "not listed in participants.tsv, so age and sex are unknown"
             left_out.append(note(subject.name, subject, reason, kept=True))
         visits = by_id(by_visit.get(subject.name, ()), "session_id") | _visits(subject)
-        found, notes = _subject(subject, person or {}, visits, column, masks, source, shared)
+        found, notes = _subject(subject, person or {}, visits, columns, masks, source, shared)
         scans += found
         left_out += notes
     return scans, left_out
@@ -92,7 +96,7 @@ def _subject(
     subject: Path,
     person: dict[str, str],
     visits: dict[str, dict[str, str]],
-    column: str | None,
+    columns: list[str],
     masks: Path | None,
     source: str,
     shared: Sequence[Path],
@@ -123,7 +127,10 @@ def _subject(
             reason = f"a further {suffix} of the same session; the first is used"
             left_out.append(note(subject.name, path, reason))
             continue
-        mask, reason = find_mask(stem(path), masks)
+        if SPACE.search(path.name):
+            left_out.append(note(subject.name, path, "in another space (space-), its shape changed"))
+            continue
+        mask, reason = find_mask(stem(path), masks, path.parent.relative_to(subject.parent))
         labels = None
         if source == "simulated":
             parts = [subject.name, *([session] if session else []), "dseg.nii.gz"]
@@ -142,9 +149,9 @@ def _subject(
             if (doubted := note(subject.name, subject, doubt, kept=True)) not in left_out:
                 left_out.append(doubted)
         known = facts | field_strength(*_sidecars(path, subject, shared))
-        about = health_column([visit]) or column
-        standing = (person | visit).get(about, "") if about is not None else None
-        if source == "simulated" or (about and standing and is_healthy(standing, about)):
+        about = columns + [name for name in health_columns([visit]) if name not in columns]
+        standing, healthy = standing_of(person | visit, about)
+        if source == "simulated" or healthy:
             known["health"] = "healthy"
         scans.append(
             Scan(
@@ -195,6 +202,8 @@ def _rows(path: Path, name: str) -> list[dict[str, str]]:
     rows = read_rows(path)
     need_column(path, rows, name)
     prefix = "sub-" if name == "participant_id" else "ses-"
+    ours = {heading: column for column, heading in headed(path, rows[0])[0].items()}
+    rows = [{ours.get(key, key): value for key, value in row.items()} for row in rows]
     sidecar = path.with_suffix(".json")
     legend = {key.lower(): value for key, value in read_json(sidecar).items()} if sidecar.is_file() else {}
     table = []

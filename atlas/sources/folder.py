@@ -1,7 +1,6 @@
 """A plain folder of volumes, with a table or without.
 
-Without a table the contrast (T1, T1w, T2, PD, FLAIR) is a part of the file's name, or a folder called so. The
-person is the folder below the given one, or else what is left of the name without words of processing:
+Without a table names.py reads the contrast, the person and the visit from a file's name and place:
 anna/visit1_T1.nii.gz is the visit1 of anna, anna_T1_defaced.nii.gz and T1/anna.nii.gz are of anna. In
 participants.tsv or .csv, or table.tsv or .csv, a row tells more of a person (column subject) or of one file
 (column file, relative to the folder): modality, session, age, sex, handedness, site, field_strength,
@@ -11,16 +10,16 @@ side is left, as Analyze never does.
 
 from __future__ import annotations
 
-import re
-import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from atlas.errors import SourceError
-from atlas.sources.bids import SUFFIXES
-from atlas.sources.health import health_column, is_healthy
+from atlas.sources.health import HEALTH_COLUMNS, NO_COLUMN, health_columns, standing_of
+from atlas.sources.names import CONTRASTS, Named, is_visit, read_name, safe
 from atlas.sources.scan import Notes, Scan, find_mask, note, stem
-from atlas.sources.tables import by_id, number, person_facts, read_table
+from atlas.sources.tables import PERSON_HEADINGS, by_id, headed, number, person_facts, read_rows, read_table
 from atlas.volume import SUFFIXES as ENDINGS
 from atlas.volume import has_orientation
 
@@ -30,26 +29,13 @@ HEADINGS = {
     "subject": ("subject", "participant_id", "subject_id", "id"),
     "session": ("session", "session_id", "visit"),
     "modality": ("modality", "contrast"),
-    "age": ("age",),
-    "sex": ("sex", "gender"),
-    "handedness": ("handedness", "hand"),
+    **{name: PERSON_HEADINGS[name] for name in ("age", "sex", "handedness")},
     "site": ("site",),
     "field_strength": ("field_strength", "MagneticFieldStrength"),
     "orientation": ("orientation",),
-    "pathology": ("pathology",),
-    "diagnosis": ("diagnosis", "dx"),
-    "health": ("health",),
-    "group": ("group",),
+    **{name: (name,) for name in HEALTH_COLUMNS},
 }
-CONTRASTS = {"t1": "T1", "t2": "T2", "pd": "PD", "flair": "FLAIR"} | {
-    suffix.lower(): modality for suffix, modality in SUFFIXES.items()
-}
-SAID = re.compile(rf"(?i)(?<![a-z0-9])({'|'.join(CONTRASTS)})(?![a-z0-9])")
-NOT_SCANS = {"mask", "seg", "dseg", "labels", "label", "brainmask"}
-PROCESSED = re.compile(  # what was done to an image says nothing of whose it is
-    r"(?i)(?<![a-z0-9])(defaced?|brain|(skull)?stripped|bet|n4|biascorrected|denoised|restored?|acpc|raw"
-    r"|mri|scans?|images?|anat)(?![a-z0-9])"
-)
+UNREAD = (".nrrd", ".nhdr", ".mnc", ".mha", ".mhd", ".dcm", ".ima")
 
 
 def folder_scans(folder: Path, masks: Path | None) -> tuple[list[Scan], Notes]:
@@ -58,26 +44,37 @@ def folder_scans(folder: Path, masks: Path | None) -> tuple[list[Scan], Notes]:
     rows = read_table(table, HEADINGS, need=()) if table else []
     if table and not any(row["file"] or row["subject"] for row in rows):
         raise SourceError(f"{table}: no row names a file or a subject; give it a column file or subject")
-    column = health_column(rows)
-    rows = [row | {"subject": _safe(row["subject"])} for row in rows]
+    columns = health_columns(rows)
+    left_out = _notes_of(folder, table, rows, columns)
+    rows = [row | {"subject": safe(row["subject"])} for row in rows]
     files, people = by_id(rows, "file"), by_id((row for row in rows if not row["file"]), "subject")
     scans: list[Scan] = []
-    left_out: Notes = []
     seen: set[tuple[str, str, str]] = set()
-    for path in sorted(path for path in folder.rglob("*") if _is_volume(path)):
-        place = path.relative_to(folder)
-        subject, session, modality = _from_name(place)
-        own = {name: value for name, value in files.get(place.as_posix(), {}).items() if value}
-        subject = own.get("subject", subject)
+    paths = sorted(path for path in folder.rglob("*") if _is_volume(path))
+    named = {path: read_name(path.relative_to(folder)) for path in paths}
+    crowded = _crowded(named.values())
+    for path in paths:
+        place, name = path.relative_to(folder), named[path]
+        own = {key: value for key, value in files.get(place.as_posix(), {}).items() if value}
+        subject = own.get("subject", name.subject)
         row = people.get(subject, {}) | own
-        session = _safe(row.get("session", "")) or session
-        modality = CONTRASTS.get(row.get("modality", "").lower(), modality)
-        mask, reason = find_mask(stem(path), masks)
+        session = safe(row.get("session", "")) or name.session
+        modality = CONTRASTS.get(row.get("modality", "").lower(), row.get("modality", "") or name.modality)
+        mask, reason = find_mask(stem(path), masks, place.parent)
         orientation = row.get("orientation", "").upper()
-        if modality not in CONTRASTS.values():
-            reason = "a mask or label map" if modality else "neither its name nor a table says the contrast"
+        if name.reason and not own:
+            reason = name.reason
+        elif modality not in CONTRASTS.values():
+            reason = "neither its name nor a table says the contrast"
+            if modality:
+                reason = f"contrast {modality!r} is not one of {', '.join(dict.fromkeys(CONTRASTS.values()))}"
         elif not subject:
             reason = "its name does not say whose it is; name it after the person, or give a table"
+        elif (name.subject, name.modality) in crowded and not own:
+            reason = (
+                f"several {modality} in the folder {place.parts[0]!r} whose names are not visits'; say "
+                "in a table whose they are (columns file, subject, session)"
+            )
         elif (subject, session, modality) in seen:
             reason = f"a further {modality} of the same session; the first is used"
         elif not orientation and not has_orientation(path):
@@ -89,8 +86,8 @@ def folder_scans(folder: Path, masks: Path | None) -> tuple[list[Scan], Notes]:
         known, doubts = _facts(row)
         if rows and not row:
             doubts.append("the table has no row for it")
-        standing = row.get(column, "") if column else None
-        if column and standing is not None and is_healthy(standing, column):
+        standing, healthy = standing_of(row, columns)
+        if healthy:
             known["health"] = "healthy"
         left_out += [note(subject, path, doubt, kept=True) for doubt in doubts]
         scans.append(
@@ -109,30 +106,37 @@ def folder_scans(folder: Path, masks: Path | None) -> tuple[list[Scan], Notes]:
     return scans, left_out
 
 
+def _notes_of(folder: Path, table: Path | None, rows: Sequence[dict[str, str]], columns: list[str]) -> Notes:
+    """What of the folder is not read: other tables, columns, rows of absent files, other formats."""
+    found: Notes = []
+    kinds = (".csv", ".tsv", ".xls", ".xlsx", ".txt")
+    for path in sorted(path for path in folder.glob("*") if path.suffix.lower() in kinds and path != table):
+        found.append(note("", path, f"not read; a table is called {' or '.join(TABLES)}", kept=True))
+    if table:
+        doubts = headed(table, read_rows(table)[0])[1] + ([] if columns else [NO_COLUMN])
+        found += [note("", table, doubt, kept=True) for doubt in doubts]
+    for row in rows:
+        if row["file"] and not (folder / row["file"]).exists():
+            found.append(note(row["subject"], folder / row["file"], "named in the table, but not there"))
+    for path in sorted(path for path in folder.rglob("*") if path.name.lower().endswith(UNREAD)):
+        found.append(note(stem(path), path, "not a format that is read; convert it to NIfTI"))
+    return found
+
+
+def _crowded(named: Iterable[Named]) -> set[tuple[str, str]]:
+    """(subject, contrast) of which there are several sessions that are not named as visits are."""
+    sessions = {(name.subject, name.modality, name.session) for name in named if not name.reason}
+    strange = Counter(
+        (subject, modality)
+        for subject, modality, session in sessions
+        if session and not is_visit(session, subject)
+    )
+    return {key for key, count in strange.items() if count > 1}
+
+
 def _is_volume(path: Path) -> bool:
     endings = (ending for ending in ENDINGS if ending != ".hdr")  # its .img stands for both
-    return not path.is_dir() and path.name.endswith(tuple(endings))
-
-
-def _from_name(place: Path) -> tuple[str, str, str]:
-    """(subject, session, modality) as a file's place and name tell them; "?" for a mask, "" for not told."""
-    parts = re.split(r"[^a-z0-9]+", stem(place).lower())
-    folders = [part for part in place.parts[:-1] if _whose(part)]
-    of_folders = [SAID.search(part) for part in place.parts[-2::-1] if not _whose(part)]
-    said = SAID.search(stem(place)) or next((match for match in of_folders if match), None)
-    modality = CONTRASTS[said[1].lower()] if said else ""
-    if NOT_SCANS & set(parts):
-        modality = "?"
-    rest = _whose(stem(place))
-    if not folders:
-        return rest, "", modality
-    subject, *between = (_safe(part) for part in folders)
-    return subject, "_".join([*between, rest] if rest not in ("", subject) else between), modality
-
-
-def _whose(name: str) -> str:
-    """A name without the words of contrast and processing: the person or visit; empty if nothing is left."""
-    return _safe(PROCESSED.sub(" ", SAID.sub(" ", name)))
+    return not path.is_dir() and path.name.lower().endswith(tuple(endings))
 
 
 def _facts(row: dict[str, str]) -> tuple[dict[str, Any], list[str]]:
@@ -145,8 +149,3 @@ def _facts(row: dict[str, str]) -> tuple[dict[str, Any], list[str]]:
     elif said:
         doubts.append(f"field_strength {said!r} dropped: not a number of tesla above 0 and up to 20")
     return facts, doubts
-
-
-def _safe(name: str) -> str:
-    """A name that can be part of a file name: letters of any alphabet, digits, - and _."""
-    return re.sub(r"(?:[^\w-]|_)+", "_", unicodedata.normalize("NFC", name)).strip("_-")

@@ -7,13 +7,16 @@ values of the data set's health column, "blank" for an empty cell, "all" for eve
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from atlas.errors import SourceError
 from atlas.sources.scan import Notes, Scan, note
 from atlas.sources.tables import ILLNESS_COLUMNS, cell, number
 
-SAID = "the column pathology, diagnosis, health or group says healthy or control; without it, everyone"
+SAID = (
+    "a column pathology, diagnosis, disease, patient, health or group (cohort, condition, status) says "
+    "healthy, control or none, and no other such column says anything else; without such a column, everyone"
+)
 RULES = {
     "ixi": "everyone: IXI scanned healthy volunteers",
     "bids": SAID,
@@ -25,29 +28,29 @@ RULES = {
     "folder": SAID,
 }
 
-HEALTH_COLUMNS = (*ILLNESS_COLUMNS, "health", "group")
+GROUP_COLUMNS = (
+    *("group", "cohort", "condition", "status", "dx_group", "diagnostic_group", "clinical_group"),
+    *("clinical_status", "patient_group", "participant_group", "participant_type"),
+)
+HEALTH_COLUMNS = (*ILLNESS_COLUMNS, "health", *GROUP_COLUMNS)
 # words of a group column that is about illness, whether or not it has controls
 PATIENT_WORDS = {
-    "patient",
-    "patients",
-    "case",
-    "cases",
-    "ad",
-    "mci",
-    "ms",
-    "pd",
-    "schizophrenia",
-    "depression",
+    *("patient", "patients", "case", "cases", "ill", "affected", "impaired", "symptomatic"),
+    *("ad", "mci", "emci", "lmci", "smc", "ftd", "dlb", "lbd", "als", "ms", "pd", "hd", "tbi", "dementia"),
+    *("demented", "alzheimer", "alzheimers", "parkinson", "parkinsons", "huntington", "stroke", "epilepsy"),
+    *("schizophrenia", "scz", "sz", "psychosis", "bipolar", "bd", "depression", "depressed", "mdd", "ptsd"),
+    *("autism", "asd", "adhd", "ocd", "tumor", "tumour", "glioma", "migraine"),
 }
 HEALTHY_WORDS = {
-    *("healthy", "control", "controls", "normal", "nondemented", "undemented", "unaffected"),
-    *("hc", "cn", "nc", "nl", "con", "ctrl", "td"),
+    *("healthy", "control", "controls", "normal", "nondemented", "undemented", "unaffected", "unimpaired"),
+    *("neurotypical", "hc", "hv", "hs", "cn", "cu", "nc", "nl", "nt", "con", "ctl", "ctr", "ctrl", "td"),
 }
 TWO_WORDS = {"typically developing": "td", "non demented": "nondemented"}
 # what may stand beside them: "Healthy control subject", "cognitively normal older adults"
 PEOPLE_WORDS = {
     *("subject", "subjects", "participant", "participants", "volunteer", "volunteers", "person", "people"),
-    *("adult", "adults", "individual", "individuals", "group", "brain", "age", "matched"),
+    *("adult", "adults", "individual", "individuals", "group", "brain", "age", "matched", "comparison"),
+    *("aging", "ageing"),
     *("cognitively", "neurologically", "elderly", "older", "young", "younger"),
 }
 ILLNESS_WORDS = {"known", "pathology", "diagnosis", "disease", "disorder", "abnormality", "abnormalities"}
@@ -62,21 +65,42 @@ def is_healthy(said: str, column: str = "") -> bool:
     for two, one in TWO_WORDS.items():
         words = words.replace(two, one)
     first, *others = words.split() or [""]
-    if first in ("no", "none", "without"):
+    if first in ("no", "none", "without", "0", "false", "n"):
         return set(others) <= ILLNESS_WORDS if others else column in ILLNESS_COLUMNS
     said_so = {first, *others}
     return bool(said_so & HEALTHY_WORDS) and said_so <= HEALTHY_WORDS | PEOPLE_WORDS
 
 
-def health_column(rows: Sequence[dict[str, str]]) -> str | None:
-    """The column that tells the healthy from the others; `group` only if it names controls or patients."""
+def health_columns(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """The columns that tell the healthy from the others; of groups those that name controls or patients."""
+    found = []
     for column in HEALTH_COLUMNS:
         said = {row.get(column, "") for row in rows} - {""}
-        if said and (
-            column != "group" or any(is_healthy(word) or word.lower() in PATIENT_WORDS for word in said)
-        ):
-            return column
-    return None
+        if said and (column not in GROUP_COLUMNS or any(is_healthy(word) or _is_ill(word) for word in said)):
+            found.append(column)
+    return found
+
+
+def _is_ill(said: str) -> bool:
+    """Whether a group's name has a word for patients."""
+    return bool(set(re.split(r"[^a-z]+", said.lower().replace("'", ""))) & PATIENT_WORDS)
+
+
+def standing_of(row: Mapping[str, str], columns: Sequence[str]) -> tuple[str | None, bool]:
+    """What a row says of a person's health, and whether that is healthy: one column at least says so, and
+    none says another thing. None where there are no such columns, "" where they are blank."""
+    if not columns:
+        return None, False
+    said = {column: row[column] for column in columns if row.get(column)}
+    ill = [value for column, value in said.items() if not is_healthy(value, column)]
+    if ill:
+        return " and ".join(dict.fromkeys(ill)), False
+    return next(iter(said.values()), ""), bool(said)
+
+
+NO_COLUMN = (
+    "no column tells who is healthy (such as pathology, diagnosis, or group with controls); everyone stays"
+)
 
 
 def counts_as_healthy(scan: Scan) -> bool:

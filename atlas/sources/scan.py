@@ -41,6 +41,7 @@ class Scan:
     standing: str | None = None
 
 
+HERE = Path()
 Notes = list[dict[str, Any]]
 Adapter = Callable[[Path, Path | None], tuple[list[Scan], Notes]]
 
@@ -57,16 +58,20 @@ def stem(path: Path) -> str:
     return path.name.split(".")[0]
 
 
-def find_mask(name: str, masks: Path | None) -> tuple[Path | None, str]:
+def find_mask(name: str, masks: Path | None, place: Path = HERE) -> tuple[Path | None, str]:
     """The mask of a scan and, when a folder of masks was given and there is not exactly one, the reason.
 
-    name: the scan's file name without endings; masks are called `<name>_*.nii.gz` or as the scan.
+    name: the scan's file name without endings; masks are called `<name>_*.nii.gz` or as the scan. place: the
+    scan's folder below that of the data set; masks lie in the same one below `masks`, or in `masks` itself.
     """
     if masks is None:
         return None, ""
-    found = sorted([*masks.glob(f"{name}_*.nii*"), *masks.glob(f"{name}.nii*")])
-    if len(found) == 1:
-        return found[0], ""
+    for folder in dict.fromkeys((masks / place, masks)):
+        found = sorted([*folder.glob(f"{name}_*.nii*"), *folder.glob(f"{name}.nii*")])
+        if len(found) == 1:
+            return found[0], ""
+        if found:
+            break
     return None, f"{len(found)} masks named {name}_*.nii.gz in {masks.name}; one is needed"
 
 

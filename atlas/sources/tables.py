@@ -11,7 +11,14 @@ from typing import Any
 from atlas.errors import SourceError
 
 OLDEST = 120.0  # years; beyond it, and at 0 or below, an age is a typing error
-ILLNESS_COLUMNS = ("pathology", "diagnosis", "dx")  # where "none" says something
+ILLNESS_COLUMNS = ("pathology", "diagnosis", "dx", "disease", "patient")  # where "none" says something
+# a column under our own name <- what tables call it; case, blanks and underscores do not count
+PERSON_HEADINGS = {
+    "age": ("age", "age_at_scan", "age_at_visit", "age_years", "age_in_years", "age_yrs", "age (years)"),
+    "sex": ("sex", "gender"),
+    "handedness": ("handedness", "hand", "dominant_hand"),
+    "session_id": ("session_id", "session", "visit"),
+}
 BLANKS = ("", "n/a", "na", "nan", "none", "null", "#n/a", ".", "?")
 SEXES = {"f": "female", "female": "female", "m": "male", "male": "male"}
 HANDS = {"l": "left", "left": "left", "r": "right", "right": "right"} | dict.fromkeys(
@@ -62,6 +69,23 @@ def read_table(
     return [
         {name: cell(row[column], name) if column else "" for name, column in columns.items()} for row in rows
     ]
+
+
+def headed(path: Path, row: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
+    """The names of PERSON_HEADINGS -> the heading that this table has for it; and sentences on headings that
+    look like an age or a sex and are not read."""
+    given = {_plain(heading): heading for heading in row if heading}
+    found: dict[str, str] = {}
+    for name, said in PERSON_HEADINGS.items():
+        heading = next((given[_plain(one)] for one in said if _plain(one) in given), None)
+        if heading is not None:
+            found[name] = heading
+    doubts = []
+    for name, look in (("age", "age"), ("sex", "sex"), ("sex", "gender")):
+        like = [heading for plain, heading in given.items() if plain.startswith(look) or plain.endswith(look)]
+        if like and name not in found:
+            doubts.append(f"column {like[0]!r} is not read; call it {name} if it is that")
+    return found, doubts
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
