@@ -110,7 +110,7 @@ def run_ablation(recipe: AblationRecipe) -> dict[str, Any]:
                 found = _figures(recipe, parent, run, variant, seed, wanted)
                 write_json(run / "figures.json", found)
             rows.append({"variant": name, "seed": seed} | read_json(run / "figures.json"))
-    report = {
+    report: dict[str, dict[str, list[Any]]] = {
         name: {key: [row[key] for row in rows if row["variant"] == name] for key in (*ADHERED, *APART)}
         for name in recipe.variant
     }
