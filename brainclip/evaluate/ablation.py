@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn import functional
 
 from atlas.prompt import read_prompt
 from brainclip.config import Recipe, as_dict, load_recipe
@@ -185,7 +187,12 @@ def _pictures(
     captions = [model.caption(prompt, k) for prompt, k in zip(read, seeds, strict=True)]
     settings = model.card["generate"]
     if variant.embedding:
-        embeddings = _embeddings(load_recipe(recipe.recipe, [f"folder={parent}"]), model, captions)
+        made = load_recipe(recipe.recipe, [f"folder={parent}"])
+        kept = Path(recipe.folder) / f"embeddings-{seed}.safetensors"  # the variants of a seed share them
+        if not kept.is_file():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            save_file(_embeddings(made, model, captions), kept)
+        embeddings = load_file(kept)
         chosen, adapters = (
             embeddings[variant.embedding],
             [model.adapter_for(prompt, "auto") for prompt in read],
@@ -215,7 +222,7 @@ def _embeddings(made: Recipe, model: BrainCLIP, captions: Sequence[str]) -> dict
         "prior_mean_of_8": samples.mean(0),
     }
     found |= baseline_embeddings(model.clip, training, Path(made.folder) / "embeddings", text)[0]
-    return {name: torch.nn.functional.normalize(rows, dim=1) for name, rows in found.items()}
+    return {name: functional.normalize(rows, dim=1).contiguous() for name, rows in found.items()}
 
 
 def figures(judge: Judge, images: Tensor, asked: Sequence[Asked], real: PairDataset) -> dict[str, float]:
