@@ -193,13 +193,16 @@ class DecoderRecipe(DenoisingRecipe):
 
 @dataclass(frozen=True)
 class AdapterRecipe(DenoisingRecipe):
-    """LoRA on the decoder's attention layers (and on the expected-latents network, when `expected`)."""
+    """LoRA on the decoder's attention layers (and on the expected-latents network, when `expected`; on the
+    attention of the text encoders, when `text`)."""
 
     rank: int = 16
     alpha: int = 16
     # layers of the UNet: "cross-attention", "attention", "feed-forward", or ends of their names
     targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
     expected: bool = True
+    text: bool = False  # of a decoder with text = true, with the same rank and alpha
+    text_rate: float = 5e-5  # of the text encoders' layers; usually below the UNet's `rate`
     modalities: tuple[str, ...] = (
         "T1",
     )  # generate() prefers this adapter for these contrasts when default is true

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from brainclip.clip import Clip
 from brainclip.config import AdapterRecipe, DecoderRecipe
-from brainclip.errors import WeightsError
+from brainclip.errors import RecipeError, WeightsError
 from brainclip.layouts import Layout, base_folder, load_layout, new_layout
-from brainclip.lora import add_lora, load_lora
+from brainclip.lora import adapter_weights, add_lora, attached, load_lora, save_lora, use_lora
 from brainclip.schedules import denoised, load_scheduler, new_scheduler
 from brainclip.weights import DIFFUSERS_WEIGHTS, hash_file, load_weights, read_json, save_weights, write_json
 
@@ -69,7 +69,7 @@ class Decoder(nn.Module):
         decoder = cls(layout, scheduler, contract)
         decoder.hash = hash_file(folder / "unet" / DIFFUSERS_WEIGHTS)
         for path in sorted(folder.glob("adapters/*/adapter.json")):
-            decoder.adapters[path.parent.name] = read_json(path) | {"folder": path.parent, "loaded": False}
+            decoder.adapters[path.parent.name] = read_json(path) | {"folder": path.parent}
         return decoder.eval()
 
     def save(self, folder: Path, *, dtype: torch.dtype | None = torch.float16) -> None:
@@ -78,66 +78,81 @@ class Decoder(nn.Module):
         write_json(folder / "contract.json", self.contract)
 
     def add_adapter(self, name: str, recipe: AdapterRecipe) -> None:
-        """Attach fresh LoRA layers (peft) to the UNet and, if asked, to the expected latents; the projection
-        of a pretrained base is trained with them."""
-        parts = self.layout.parts
+        """Attach fresh LoRA layers (peft) to the UNet and, if asked, to the expected latents or the text
+        encoders; the projection of a pretrained base is trained with them.
+
+        RecipeError where text is asked of a decoder that reads none.
+        """
+        layout, networks = self.layout, self.layout.networks()
+        if recipe.text and not layout.text:
+            raise RecipeError(
+                f"adapter.{name}.text = true: this decoder has no text path; leave it out, or train "
+                "the decoder with a Stable Diffusion as base and decoder.text = true"
+            )
         self.requires_grad_(False)
-        add_lora(parts["unet"], name, recipe, recipe.targets)
-        if recipe.expected and "expected" in self.layout.lora:
+        add_lora(networks["unet"], name, recipe, recipe.targets)
+        if recipe.expected and "expected" in networks:
             layers = [
                 key
-                for key, part in parts["expected"].named_modules()
+                for key, part in networks["expected"].named_modules()
                 if isinstance(part, (nn.Linear, nn.Conv2d))
             ]
-            add_lora(parts["expected"], name, recipe, layers)
-        if PROJECTION in parts:
-            parts[PROJECTION].requires_grad_(True)
+            add_lora(networks["expected"], name, recipe, layers)
+        for encoder in layout.text if recipe.text else ():
+            add_lora(networks[encoder], name, recipe, layout.text_layers(encoder))
+        if PROJECTION in layout.parts:
+            layout.parts[PROJECTION].requires_grad_(True)
 
     def save_adapter(self, name: str, folder: Path, facts: dict[str, Any]) -> None:
         """Write the LoRA weights in diffusers' form (load_lora_adapter reads them); adapter.json last."""
-        for part_name in self.layout.lora:
-            part = self.layout.parts[part_name]
-            if name in getattr(part, "peft_config", {}):
-                part.save_lora_adapter(str(folder / part_name), adapter_name=name, safe_serialization=True)
+        for part_name, part in self.layout.networks().items():
+            if name in attached(part):
+                save_lora(part, name, folder / part_name)
         if PROJECTION in self.layout.parts:
             save_weights(self.layout.parts[PROJECTION], folder / PROJECTION / DIFFUSERS_WEIGHTS, dtype=None)
         write_json(folder / "adapter.json", facts)
 
-    def use_adapter(self, name: str | None) -> None:
-        """Make one adapter active, or none. WeightsError for an unknown name or one made for another base."""
-        if name is not None and name not in self.adapters:
+    def use_adapter(self, adapter: str | Mapping[str, float] | None) -> None:
+        """Make one adapter active, several with a weight each, or none.
+
+        WeightsError for an unknown name, one made for another base, a weight that is not finite, and two that
+        have a projection each.
+        """
+        weights = adapter_weights(adapter)
+        for name in weights:
+            self._check_adapter(name)
+        projected = [name for name in weights if (self.adapters[name]["folder"] / PROJECTION).is_dir()]
+        if len(projected) > 1:
+            raise WeightsError(
+                f"adapters {' and '.join(map(repr, projected))} have a projection of the image embedding "
+                "each, and there is room for one; give one of them alone"
+            )
+        for part_name, part in self.layout.networks().items():
+            for name in weights:
+                folder = self.adapters[name]["folder"] / part_name
+                if folder.is_dir() and name not in attached(part):  # a part without one has no LoRA
+                    load_lora(part, name, folder)
+            use_lora(part, {name: weight for name, weight in weights.items() if name in attached(part)})
+        if PROJECTION in self.layout.parts:
+            self._use_projection(projected[0] if projected else None)
+
+    def _check_adapter(self, name: str) -> None:
+        if name not in self.adapters:
             known = ", ".join(self.adapters) or "none"
             raise WeightsError(f"no adapter {name!r} in this model; it has: {known}")
-        if name is not None and self.adapters[name]["base"] != self.hash:
-            base = self.adapters[name]["base"]
+        base = self.adapters[name]["base"]
+        if base != self.hash:
             raise WeightsError(
                 f"adapter {name!r} was trained on the decoder {base}, this model's decoder is {self.hash}"
             )
-        for part_name in self.layout.lora:
-            part = self.layout.parts[part_name]
-            if name is not None and not self.adapters[name]["loaded"]:
-                folder = self.adapters[name]["folder"] / part_name
-                if folder.is_dir():  # a part without one has no LoRA
-                    load_lora(part, name, folder)
-            attached = getattr(part, "peft_config", {})
-            if name is not None and name in attached:
-                part.set_adapter(name)
-                part.enable_adapters()
-            elif attached:
-                part.disable_adapters()
-        if PROJECTION in self.layout.parts:
-            self._use_projection(name)
-        if name is not None:
-            self.adapters[name]["loaded"] = True
 
     def _use_projection(self, name: str | None) -> None:
         """Put an adapter's projection into place, or the base's own."""
         part = self.layout.parts[PROJECTION]
         if not self.own_projection:
             self.own_projection = {key: value.clone() for key, value in part.state_dict().items()}
-        folder = self.adapters[name]["folder"] / PROJECTION if name is not None else None
-        if folder is not None and folder.is_dir():
-            load_weights(part, folder / DIFFUSERS_WEIGHTS)
+        if name is not None:
+            load_weights(part, self.adapters[name]["folder"] / PROJECTION / DIFFUSERS_WEIGHTS)
         else:
             part.load_state_dict(self.own_projection)
 

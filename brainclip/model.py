@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from brainclip.errors import BrainclipError, PromptError, WeightsError
+from brainclip.lora import adapter_weights
 from brainclip.picture import Picture, read_slice
 from brainclip.weights import read_json
 
@@ -117,7 +118,7 @@ class BrainCLIP:
         seed: int = 0,
         steps: int | None = None,
         guidance: float | None = None,
-        adapter: str | None = "auto",
+        adapter: str | Mapping[str, float] | None = "auto",
         candidates: int | None = None,
     ) -> list[Picture]:
         """n Pictures per prompt, in the order of the prompts; picture k of a prompt has the seed `seed + k`.
@@ -125,11 +126,12 @@ class BrainCLIP:
         A prompt is read into facts, and these are said again in a wording of the training captions, which
         each picture keeps in settings["caption"]; a prompt that names no plane is embedded as it is. What was
         not understood or not trained is named in Picture.warnings.
-        steps, guidance: of the decoder; None: what the model card says. adapter: a name, None for the base
-        model, or "auto" (the adapter that the model card prefers for the prompt's contrast). candidates:
+        steps, guidance: of the decoder; None: what the model card says. adapter: a name, several with a
+        weight each ({"ixi": 0.7, "clinic": 0.5}), None for the base model, or "auto" (the adapter that the
+        model card prefers for the prompt's contrast). candidates:
         image embeddings drawn for a picture, of which the nearest to the caption's is decoded; None: what
         the card says.
-        PromptError for an empty or too long prompt.
+        PromptError for an empty or too long prompt, WeightsError for an adapter that the model has not.
         """
         import torch
 
@@ -163,9 +165,9 @@ class BrainCLIP:
             whitened = self.clip.whiten(embedding)
         # 3. Image embedding -> picture, jobs of one adapter at a time.
         images = np.zeros((len(jobs), self.size, self.size), dtype=np.float32)
-        for name in sorted(set(chosen), key=str):
-            rows = [job for job, (row, _) in enumerate(jobs) if chosen[row] == name]
-            self.decoder.use_adapter(name)
+        for weights in {str(weights): weights for weights in chosen}.values():
+            rows = [job for job, (row, _) in enumerate(jobs) if chosen[row] == weights]
+            self.decoder.use_adapter(weights)
             for start in range(0, len(rows), BATCH):
                 part = rows[start : start + BATCH]
                 seeds = [jobs[job][1] for job in part]
@@ -194,7 +196,7 @@ class BrainCLIP:
                         "caption": captions[job],
                         "steps": steps,
                         "guidance": guidance,
-                        "adapter": chosen[row],
+                        "adapter": _shown(chosen[row]),
                         "candidates": candidates,
                     },
                     embedding=embedding[job].numpy(),
@@ -230,21 +232,21 @@ class BrainCLIP:
             found.append(f"ages from {youngest} to {oldest} were trained only")
         return found
 
-    def _adapter(self, prompt: Prompt, adapter: str | None) -> str | None:
-        """The adapter for one prompt. WeightsError for an unknown name."""
-        if adapter is None:
-            return None
-        if adapter != "auto":
-            if adapter not in self.adapters:
+    def _adapter(self, prompt: Prompt, adapter: str | Mapping[str, float] | None) -> dict[str, float]:
+        """The adapters for one prompt, by name with their weights. WeightsError for an unknown name."""
+        if adapter == "auto":
+            for name in self.adapters:
+                card = read_json(self.folder / "decoder" / "adapters" / name / "adapter.json")
+                if card["default"] and prompt.facts.modality in card["modalities"]:
+                    return {name: 1.0}
+            return {}
+        weights = adapter_weights(adapter)
+        for name in weights:
+            if name not in self.adapters:
                 raise WeightsError(
-                    f"no adapter {adapter!r} in {self.folder}; it has: {', '.join(self.adapters) or 'none'}"
+                    f"no adapter {name!r} in {self.folder}; it has: {', '.join(self.adapters) or 'none'}"
                 )
-            return adapter
-        for name in self.adapters:
-            card = read_json(self.folder / "decoder" / "adapters" / name / "adapter.json")
-            if card["default"] and prompt.facts.modality in card["modalities"]:
-                return name
-        return None
+        return weights
 
     def _place(self, prompt: Prompt, embedding: torch.Tensor) -> tuple[str, float, bool]:
         """(plane, position_mm, whether the position was asked for); what the prompt leaves open is the
@@ -267,6 +269,11 @@ class BrainCLIP:
     def _candidates(self) -> tuple[list[tuple[str, float]], torch.Tensor]:
         """Every plane and position on a grid, and the embeddings (N, D) of their captions."""
         return _candidates(self.folder)
+
+
+def _shown(weights: dict[str, float]) -> str | dict[str, float] | None:
+    """Adapters as generate() is asked for them."""
+    return next(iter(weights), None) if list(weights.values()) in ([], [1.0]) else weights
 
 
 @lru_cache(maxsize=8)
@@ -325,7 +332,7 @@ def generate(
     seed: int = 0,
     steps: int | None = None,
     guidance: float | None = None,
-    adapter: str | None = "auto",
+    adapter: str | Mapping[str, float] | None = "auto",
     candidates: int | None = None,
     model: str | Path = "mini",
 ) -> Picture | list[Picture]:

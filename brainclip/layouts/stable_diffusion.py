@@ -66,6 +66,14 @@ class StableDiffusion(Pretrained):
         ]
         return torch.cat([states for states, _ in found], -1), found[-1][1]
 
+    def text_layers(self, name: str) -> list[str]:
+        """A last layer of which nothing is read is left out: its LoRA would get no gradient."""
+        layers = self.parts[name].config.num_hidden_layers
+        pooled = hasattr(self.parts[name], "text_projection")
+        read = layers if self.last_layer or pooled else layers - 1
+        ends = ("q_proj", "k_proj", "v_proj", "out_proj")
+        return [f"encoder.layers.{number}.self_attn.{end}" for number in range(read) for end in ends]
+
     def predict(self, noisy: Tensor, time: Tensor, conditions: dict[str, Tensor]) -> Tensor:
         return self.parts["unet"](noisy, time, conditions["states"]).sample
 

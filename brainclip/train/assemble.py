@@ -38,7 +38,7 @@ def assemble(recipe: Recipe) -> Path:
     for name in layout_files(source / "decoder"):
         _copy(source / "decoder" / name, target / "decoder" / name)
     for path in source.glob("decoder/adapters/*/adapter.json"):
-        for name in ("unet", "expected", "projection", "adapter.json"):
+        for name in ("unet", "expected", "text_encoder", "text_encoder_2", "projection", "adapter.json"):
             if (path.parent / name).exists():
                 _copy(path.parent / name, target / "decoder" / "adapters" / path.parent.name / name)
     data = PairDataset([recipe.pairs_folder(name) for name in recipe.decoder.mix], "train")

@@ -193,4 +193,6 @@ def train_adapter(recipe: Recipe, name: str) -> dict[str, float]:
     batch = decoder_batches(decoder, data, whitened, stage, folder / "latents")
     run = folder / "decoder" / "adapters" / name
     facts = {"recipe": as_dict(stage), "inputs": inputs}
-    return train(Stage(f"adapter {name}", objective, batch, save, sample), stage, run, facts)
+    own = stage.text and stage.text_rate != stage.rate
+    rates = {f"decoder.{part}.": stage.text_rate for part in decoder.layout.text if own}
+    return train(Stage(f"adapter {name}", objective, batch, save, sample, rates=rates), stage, run, facts)
