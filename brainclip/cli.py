@@ -179,17 +179,21 @@ def parser() -> argparse.ArgumentParser:
         "clip": "train CLIP on pairs",
         "vae": "train the autoencoder",
         "prior": "train the prior, text embedding to image embedding",
-        "decoder": "train the decoder, image embedding to picture, or one of its adapters",
+        "decoder": "train the decoder, image embedding to picture, or one of its adapters or new tokens",
         "pixel": "train an unconditional diffusion model of slices, for comparison",
     }.items():
         trained = verb(stage, verbs.train, summary)
         trained.add_argument(
             "recipe", type=Path, metavar="RECIPE", help="a TOML file such as recipes/tiny.toml"
         )
-        trained.set_defaults(stage=stage, adapter=None)
+        trained.set_defaults(stage=stage, adapter=None, inversion=None)
         _add_overrides(trained)
         if stage == "decoder":
-            trained.add_argument("--adapter", metavar="NAME", help="train the LoRA of [adapter.NAME] instead")
+            instead = trained.add_mutually_exclusive_group()
+            instead.add_argument("--adapter", metavar="NAME", help="train the LoRA of [adapter.NAME] instead")
+            instead.add_argument(
+                "--inversion", metavar="NAME", help="train the new token of [inversion.NAME] instead"
+            )
 
     generate = verb("generate", verbs.generate, "make pictures from prompts")
     generate.add_argument("prompts", nargs="+", metavar="PROMPT")

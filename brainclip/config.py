@@ -210,6 +210,15 @@ class AdapterRecipe(DenoisingRecipe):
 
 
 @dataclass(frozen=True)
+class InversionRecipe(DenoisingRecipe):
+    """A new word for a decoder with text = true: only its embeddings are trained (textual inversion)."""
+
+    token: str = ""  # by which captions and prompts name it, such as "<clinic>"
+    word: str = "brain"  # a single token of the base, whose embedding it begins with
+    vectors: int = 1  # embeddings, and so tokens of the 77, that it takes
+
+
+@dataclass(frozen=True)
 class PixelRecipe(TrainingRecipe):
     """Unconditional diffusion of whole slices, to compare the latent chain with."""
 
@@ -239,6 +248,7 @@ class Recipe:
     prior: PriorRecipe = field(default_factory=PriorRecipe)
     decoder: DecoderRecipe = field(default_factory=DecoderRecipe)
     adapter: dict[str, AdapterRecipe] = field(default_factory=dict)
+    inversion: dict[str, InversionRecipe] = field(default_factory=dict)
     judge: JudgeRecipe = field(default_factory=JudgeRecipe)
     pixel: PixelRecipe = field(default_factory=PixelRecipe)
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from brainclip.clip import Clip
-from brainclip.config import AdapterRecipe, DecoderRecipe
+from brainclip.config import AdapterRecipe, DecoderRecipe, InversionRecipe
 from brainclip.errors import RecipeError, WeightsError
+from brainclip.inversion import read_vectors, write_vectors
 from brainclip.layouts import Layout, base_folder, load_layout, new_layout
 from brainclip.lora import adapter_weights, add_lora, attached, load_lora, save_lora, use_lora
 from brainclip.schedules import denoised, load_scheduler, new_scheduler
@@ -35,6 +36,8 @@ class Decoder(nn.Module):
             self.add_module(name, part)
         self.contract = contract | layout.contract()
         self.adapters: dict[str, dict[str, Any]] = {}
+        self.inversions: dict[str, dict[str, Any]] = {}
+        self.tokens: set[str] = set()  # new ones that captions may hold
         self.own_projection: dict[str, Tensor] = {}  # the base's, while an adapter's is in its place
         self.hash = ""
 
@@ -53,7 +56,7 @@ class Decoder(nn.Module):
 
     @classmethod
     def load(cls, folder: Path, clip: Clip, *, retrain: bool = False) -> Decoder:
-        """The decoder saved in `folder`, its adapters found but not active.
+        """The decoder saved in `folder`, its adapters and new tokens found but not in use.
 
         WeightsError for one trained with another CLIP, or missing keys.
         retrain: take it whatever CLIP it was trained with, without adapters, to train it further.
@@ -70,6 +73,8 @@ class Decoder(nn.Module):
         decoder.hash = hash_file(folder / "unet" / DIFFUSERS_WEIGHTS)
         for path in sorted(folder.glob("adapters/*/adapter.json")):
             decoder.adapters[path.parent.name] = read_json(path) | {"folder": path.parent}
+        for path in sorted(folder.glob("inversions/*/inversion.json")):
+            decoder.inversions[path.parent.name] = read_json(path) | {"folder": path.parent}
         return decoder.eval()
 
     def save(self, folder: Path, *, dtype: torch.dtype | None = torch.float16) -> None:
@@ -120,7 +125,7 @@ class Decoder(nn.Module):
         """
         weights = adapter_weights(adapter)
         for name in weights:
-            self._check_adapter(name)
+            self._check("adapter", name, self.adapters)
         projected = [name for name in weights if (self.adapters[name]["folder"] / PROJECTION).is_dir()]
         if len(projected) > 1:
             raise WeightsError(
@@ -136,14 +141,46 @@ class Decoder(nn.Module):
         if PROJECTION in self.layout.parts:
             self._use_projection(projected[0] if projected else None)
 
-    def _check_adapter(self, name: str) -> None:
-        if name not in self.adapters:
-            known = ", ".join(self.adapters) or "none"
-            raise WeightsError(f"no adapter {name!r} in this model; it has: {known}")
-        base = self.adapters[name]["base"]
+    def add_inversion(self, name: str, recipe: InversionRecipe) -> None:
+        """Let captions hold the token of a recipe, the embeddings of which alone are to be trained.
+
+        RecipeError for a decoder that reads no text, and a word that is not a single token.
+        """
+        if not self.layout.text:
+            raise RecipeError(
+                f"inversion.{name}: this decoder has no text path; train one with a Stable Diffusion as base "
+                "and decoder.text = true"
+            )
+        rows = self.layout.word_vectors(recipe.word)
+        self.layout.add_token(
+            recipe.token, {part: row.detach().repeat(recipe.vectors, 1) for part, row in rows.items()}
+        )
+        self.requires_grad_(False)
+        for part in self.layout.text:
+            self.layout.parts[part].get_input_embeddings().learned.requires_grad_(True)
+
+    def save_inversion(self, token: str, folder: Path, facts: dict[str, Any]) -> None:
+        """Write a token's embeddings in diffusers' form; inversion.json last."""
+        write_vectors(folder, token, self.layout.token_vectors(token))
+        write_json(folder / "inversion.json", facts | {"token": token})
+
+    def use_inversion(self, name: str) -> None:
+        """Let captions hold the token of an inversion. WeightsError for one of another base."""
+        self._check("inversion", name, self.inversions)
+        facts, layout = self.inversions[name], self.layout
+        if facts["token"] not in self.tokens:
+            widths = {part: layout.parts[part].config.hidden_size for part in layout.text}
+            layout.add_token(facts["token"], read_vectors(facts["folder"], facts["token"], widths))
+            self.tokens.add(facts["token"])
+
+    def _check(self, kind: str, name: str, found: Mapping[str, dict[str, Any]]) -> None:
+        """WeightsError unless there is an adapter or inversion of this name, made for this base."""
+        if name not in found:
+            raise WeightsError(f"no {kind} {name!r} in this model; it has: {', '.join(found) or 'none'}")
+        base = found[name]["base"]
         if base != self.hash:
             raise WeightsError(
-                f"adapter {name!r} was trained on the decoder {base}, this model's decoder is {self.hash}"
+                f"{kind} {name!r} was trained on the decoder {base}, this model's decoder is {self.hash}"
             )
 
     def _use_projection(self, name: str | None) -> None:

@@ -132,7 +132,12 @@ def train(asked: argparse.Namespace) -> str:
     from brainclip.train import run_stage
 
     return run_stage(
-        asked.stage, asked.recipe, overrides=asked.overrides, dry_run=asked.dry_run, adapter=asked.adapter
+        asked.stage,
+        asked.recipe,
+        overrides=asked.overrides,
+        dry_run=asked.dry_run,
+        adapter=asked.adapter,
+        inversion=asked.inversion,
     )
 
 
@@ -159,10 +164,8 @@ def generate(asked: argparse.Namespace) -> str:
 
     model = load(asked.model)
     if asked.dry_run:
-        from atlas.prompt import read_prompt
-
         for prompt in asked.prompts:
-            _warn(model.warnings(read_prompt(prompt)))
+            _warn(model.warnings(model.read(prompt)[0]))
         return f"generate: would write {_listed(names)} with {model.name}"
     pictures = model.generate(
         asked.prompts,

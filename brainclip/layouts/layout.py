@@ -94,6 +94,18 @@ class Layout:
         """The layers of a text encoder that take LoRA: its attention's."""
         raise NotImplementedError
 
+    def word_vectors(self, word: str) -> dict[str, Tensor]:
+        """The embedding (1, W) of a word by text encoder. RecipeError for one that is not a single token."""
+        raise NotImplementedError
+
+    def token_vectors(self, token: str) -> dict[str, Tensor]:
+        """The embeddings (n, W) of a new word by text encoder."""
+        raise NotImplementedError
+
+    def add_token(self, token: str, vectors: dict[str, Tensor]) -> None:
+        """Let captions hold a new word, with embeddings (n, W) by text encoder."""
+        raise NotImplementedError
+
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """The autoencoder's own latents (B, C, h, w) of grey slices (B, 1, H, W) in [0, 1], computed where
