@@ -17,6 +17,7 @@ from brainclip import verbs
 from brainclip.errors import BrainclipError
 
 STRIPPERS = ("network", "mri_synthstrip", "hd-bet")  # atlas.strip.METHODS, which would cost an import
+FORMS = ("diffusers", "kohya")  # of brainclip.lora_files
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -181,14 +182,14 @@ def parser() -> argparse.ArgumentParser:
         "clip": "train CLIP on pairs",
         "vae": "train the autoencoder",
         "prior": "train the prior, text embedding to image embedding",
-        "decoder": "train the decoder, image embedding to picture, or one of its adapters",
+        "decoder": "train the decoder, image embedding to picture, or one of its adapters or new tokens",
         "pixel": "train an unconditional diffusion model of slices, for comparison",
     }.items():
         trained = verb(stage, verbs.train, summary)
         trained.add_argument(
             "recipe", type=Path, metavar="RECIPE", help="a TOML file such as recipes/tiny.toml"
         )
-        trained.set_defaults(stage=stage, adapter=None, report=False)
+        trained.set_defaults(stage=stage, adapter=None, inversion=None, report=False)
         _add_overrides(trained)
         if stage == "clip":
             trained.add_argument(
@@ -197,7 +198,11 @@ def parser() -> argparse.ArgumentParser:
                 help="measure a finished run on held-out people, before and after, instead",
             )
         if stage == "decoder":
-            trained.add_argument("--adapter", metavar="NAME", help="train the LoRA of [adapter.NAME] instead")
+            instead = trained.add_mutually_exclusive_group()
+            instead.add_argument("--adapter", metavar="NAME", help="train the LoRA of [adapter.NAME] instead")
+            instead.add_argument(
+                "--inversion", metavar="NAME", help="train the new token of [inversion.NAME] instead"
+            )
 
     generate = verb("generate", verbs.generate, "make pictures from prompts")
     generate.add_argument("prompts", nargs="+", metavar="PROMPT")
@@ -212,7 +217,10 @@ def parser() -> argparse.ArgumentParser:
     generate.add_argument("--steps", type=_at_least_one, help="of the decoder; default: the model's own")
     generate.add_argument("--guidance", type=float, help="of the decoder; default: the model's own")
     generate.add_argument(
-        "--adapter", default="auto", metavar="NAME", help="auto, none or an adapter's name (auto)"
+        "--adapter",
+        action="append",
+        metavar="NAME[:WEIGHT]",
+        help="auto, none or an adapter's name (auto); several, each with its weight, are added up",
     )
     generate.add_argument(
         "--candidates",
@@ -220,6 +228,22 @@ def parser() -> argparse.ArgumentParser:
         help="embeddings drawn for a picture, the nearest to the text decoded; default: the model's own",
     )
     generate.add_argument("--model", default="mini", help="mini, a model folder or a hub id (mini)")
+
+    export = verb("export", verbs.export, "write an adapter as one file that other programs read")
+    export.add_argument("folder", type=Path, metavar="FOLDER", help="of the adapter: DECODER/adapters/NAME")
+    export.add_argument("out", type=Path, metavar="X.safetensors")
+    export.add_argument(
+        "--form", choices=FORMS, default="diffusers", help="of diffusers' pipelines, or of kohya's sd-scripts"
+    )
+
+    into = verb("import", verbs.import_, "make an adapter of a file that other programs have written")
+    into.add_argument("file", type=Path, metavar="X.safetensors", help="in the form of diffusers or of kohya")
+    into.add_argument("folder", type=Path, metavar="FOLDER", help="to write: DECODER/adapters/NAME")
+
+    merge = verb("merge", verbs.merge, "write a copy of a model with adapters merged into its decoder")
+    merge.add_argument("model", metavar="MODEL", help="mini, a model folder or a hub id")
+    merge.add_argument("out", type=Path, metavar="OUT", help="model folder to write")
+    merge.add_argument("--adapter", action="append", metavar="NAME[:WEIGHT]", help="to merge; several add up")
 
     embed = verb("embed", verbs.embed, "embed texts and slices")
     embed.add_argument(

@@ -205,17 +205,29 @@ class DecoderRecipe(DenoisingRecipe):
 
 @dataclass(frozen=True)
 class AdapterRecipe(DenoisingRecipe):
-    """LoRA on the decoder's attention layers (and on the expected-latents network, when `expected`)."""
+    """LoRA on the decoder's attention layers (and on the expected-latents network, when `expected`; on the
+    attention of the text encoders, when `text`)."""
 
     rank: int = 16
     alpha: int = 16
     # layers of the UNet: "cross-attention", "attention", "feed-forward", or ends of their names
     targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
     expected: bool = True
+    text: bool = False  # of a decoder with text = true, with the same rank and alpha
+    text_rate: float = 5e-5  # of the text encoders' layers; usually below the UNet's `rate`
     modalities: tuple[str, ...] = (
         "T1",
     )  # generate() prefers this adapter for these contrasts when default is true
     default: bool = False
+
+
+@dataclass(frozen=True)
+class InversionRecipe(DenoisingRecipe):
+    """A new word for a decoder with text = true: only its embeddings are trained (textual inversion)."""
+
+    token: str = ""  # by which captions and prompts name it, such as "<clinic>"
+    word: str = "brain"  # a single token of the base, whose embedding it begins with
+    vectors: int = 1  # embeddings, and so tokens of the 77, that it takes
 
 
 @dataclass(frozen=True)
@@ -248,6 +260,7 @@ class Recipe:
     prior: PriorRecipe = field(default_factory=PriorRecipe)
     decoder: DecoderRecipe = field(default_factory=DecoderRecipe)
     adapter: dict[str, AdapterRecipe] = field(default_factory=dict)
+    inversion: dict[str, InversionRecipe] = field(default_factory=dict)
     judge: JudgeRecipe = field(default_factory=JudgeRecipe)
     pixel: PixelRecipe = field(default_factory=PixelRecipe)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from brainclip.clip import Clip
-from brainclip.config import AdapterRecipe, DecoderRecipe
-from brainclip.errors import WeightsError
+from brainclip.config import AdapterRecipe, DecoderRecipe, InversionRecipe
+from brainclip.errors import RecipeError, WeightsError
+from brainclip.inversion import read_vectors, write_vectors
 from brainclip.layouts import Layout, base_folder, load_layout, new_layout
-from brainclip.lora import add_lora, load_lora
+from brainclip.lora import WEIGHTS, adapter_weights, add_lora, attached, load_lora, save_lora, use_lora
 from brainclip.schedules import denoised, load_scheduler, new_scheduler
 from brainclip.weights import DIFFUSERS_WEIGHTS, hash_file, load_weights, read_json, save_weights, write_json
 
@@ -35,6 +36,8 @@ class Decoder(nn.Module):
             self.add_module(name, part)
         self.contract = contract | layout.contract()
         self.adapters: dict[str, dict[str, Any]] = {}
+        self.inversions: dict[str, dict[str, Any]] = {}
+        self.tokens: set[str] = set()  # new ones that captions may hold
         self.own_projection: dict[str, Tensor] = {}  # the base's, while an adapter's is in its place
         self.hash = ""
 
@@ -53,7 +56,7 @@ class Decoder(nn.Module):
 
     @classmethod
     def load(cls, folder: Path, clip: Clip, *, retrain: bool = False) -> Decoder:
-        """The decoder saved in `folder`, its adapters found but not active.
+        """The decoder saved in `folder`, its adapters and new tokens found but not in use.
 
         WeightsError for one trained with another CLIP, or missing keys.
         retrain: take it whatever CLIP it was trained with, without adapters, to train it further.
@@ -69,7 +72,9 @@ class Decoder(nn.Module):
         decoder = cls(layout, scheduler, contract)
         decoder.hash = hash_file(folder / "unet" / DIFFUSERS_WEIGHTS)
         for path in sorted(folder.glob("adapters/*/adapter.json")):
-            decoder.adapters[path.parent.name] = read_json(path) | {"folder": path.parent, "loaded": False}
+            decoder.adapters[path.parent.name] = read_json(path) | {"folder": path.parent}
+        for path in sorted(folder.glob("inversions/*/inversion.json")):
+            decoder.inversions[path.parent.name] = read_json(path) | {"folder": path.parent}
         return decoder.eval()
 
     def save(self, folder: Path, *, dtype: torch.dtype | None = torch.float16) -> None:
@@ -78,66 +83,123 @@ class Decoder(nn.Module):
         write_json(folder / "contract.json", self.contract)
 
     def add_adapter(self, name: str, recipe: AdapterRecipe) -> None:
-        """Attach fresh LoRA layers (peft) to the UNet and, if asked, to the expected latents; the projection
-        of a pretrained base is trained with them."""
-        parts = self.layout.parts
+        """Attach fresh LoRA layers (peft) to the UNet and, if asked, to the expected latents or the text
+        encoders; the projection of a pretrained base is trained with them.
+
+        RecipeError where text is asked of a decoder that reads none.
+        """
+        layout, networks = self.layout, self.layout.networks()
+        if recipe.text and not layout.text:
+            raise RecipeError(
+                f"adapter.{name}.text = true: this decoder has no text path; leave it out, or train "
+                "the decoder with a Stable Diffusion as base and decoder.text = true"
+            )
         self.requires_grad_(False)
-        add_lora(parts["unet"], name, recipe, recipe.targets)
-        if recipe.expected and "expected" in self.layout.lora:
+        add_lora(networks["unet"], name, recipe, recipe.targets)
+        if recipe.expected and "expected" in networks:
             layers = [
                 key
-                for key, part in parts["expected"].named_modules()
+                for key, part in networks["expected"].named_modules()
                 if isinstance(part, (nn.Linear, nn.Conv2d))
             ]
-            add_lora(parts["expected"], name, recipe, layers)
-        if PROJECTION in parts:
-            parts[PROJECTION].requires_grad_(True)
+            add_lora(networks["expected"], name, recipe, layers)
+        for encoder in layout.text if recipe.text else ():
+            add_lora(networks[encoder], name, recipe, layout.text_layers(encoder))
+        if PROJECTION in layout.parts:
+            layout.parts[PROJECTION].requires_grad_(True)
 
     def save_adapter(self, name: str, folder: Path, facts: dict[str, Any]) -> None:
         """Write the LoRA weights in diffusers' form (load_lora_adapter reads them); adapter.json last."""
-        for part_name in self.layout.lora:
-            part = self.layout.parts[part_name]
-            if name in getattr(part, "peft_config", {}):
-                part.save_lora_adapter(str(folder / part_name), adapter_name=name, safe_serialization=True)
+        for part_name, part in self.layout.networks().items():
+            if name in attached(part):
+                save_lora(part, name, folder / part_name)
         if PROJECTION in self.layout.parts:
             save_weights(self.layout.parts[PROJECTION], folder / PROJECTION / DIFFUSERS_WEIGHTS, dtype=None)
         write_json(folder / "adapter.json", facts)
 
-    def use_adapter(self, name: str | None) -> None:
-        """Make one adapter active, or none. WeightsError for an unknown name or one made for another base."""
-        if name is not None and name not in self.adapters:
-            known = ", ".join(self.adapters) or "none"
-            raise WeightsError(f"no adapter {name!r} in this model; it has: {known}")
-        if name is not None and self.adapters[name]["base"] != self.hash:
-            base = self.adapters[name]["base"]
+    def use_adapter(self, adapter: str | Mapping[str, float] | None) -> None:
+        """Make one adapter active, several with a weight each, or none.
+
+        WeightsError for an unknown name, one made for another base, a weight that is not finite, and two that
+        have a projection each.
+        """
+        weights, networks = adapter_weights(adapter), self.layout.networks()
+        for name in weights:
+            self._check("adapter", name, self.adapters)
+            for path in sorted(self.adapters[name]["folder"].glob(f"*/{WEIGHTS}")):
+                if path.parent.name not in networks:
+                    raise WeightsError(
+                        f"adapter {name!r} has a LoRA of {path.parent.name}, and this decoder has the parts "
+                        f"{', '.join(networks)}; was it trained with decoder.text = true?"
+                    )
+        projected = [name for name in weights if (self.adapters[name]["folder"] / PROJECTION).is_dir()]
+        if len(projected) > 1:
             raise WeightsError(
-                f"adapter {name!r} was trained on the decoder {base}, this model's decoder is {self.hash}"
+                f"adapters {' and '.join(map(repr, projected))} have a projection of the image embedding "
+                "each, and there is room for one; give one of them alone"
             )
-        for part_name in self.layout.lora:
-            part = self.layout.parts[part_name]
-            if name is not None and not self.adapters[name]["loaded"]:
+        for part_name, part in networks.items():
+            for name in weights:
                 folder = self.adapters[name]["folder"] / part_name
-                if folder.is_dir():  # a part without one has no LoRA
+                if folder.is_dir() and name not in attached(part):  # a part without one has no LoRA
                     load_lora(part, name, folder)
-            attached = getattr(part, "peft_config", {})
-            if name is not None and name in attached:
-                part.set_adapter(name)
-                part.enable_adapters()
-            elif attached:
-                part.disable_adapters()
+            use_lora(part, {name: weight for name, weight in weights.items() if name in attached(part)})
         if PROJECTION in self.layout.parts:
-            self._use_projection(name)
-        if name is not None:
-            self.adapters[name]["loaded"] = True
+            self._use_projection(projected[0] if projected else None)
+
+    def add_inversion(self, name: str, recipe: InversionRecipe) -> None:
+        """Let captions hold the token of a recipe, the embeddings of which alone are to be trained.
+
+        RecipeError for a decoder that reads no text, and a word that is not a single token.
+        """
+        if not self.layout.text:
+            raise RecipeError(
+                f"inversion.{name}: this decoder has no text path; train one with a Stable Diffusion as base "
+                "and decoder.text = true"
+            )
+        rows = self.layout.word_vectors(recipe.word)
+        self.layout.add_token(
+            recipe.token, {part: row.detach().repeat(recipe.vectors, 1) for part, row in rows.items()}
+        )
+        self.requires_grad_(False)
+        for part in self.layout.text:
+            self.layout.parts[part].get_input_embeddings().learned.requires_grad_(True)
+
+    def save_inversion(self, token: str, folder: Path, facts: dict[str, Any]) -> None:
+        """Write a token's embeddings in diffusers' form; inversion.json last."""
+        write_vectors(folder, token, self.layout.token_vectors(token))
+        write_json(folder / "inversion.json", facts | {"token": token})
+
+    def use_inversion(self, name: str) -> None:
+        """Let captions hold the token of an inversion. WeightsError for one of another base."""
+        self._check("inversion", name, self.inversions)
+        facts, layout = self.inversions[name], self.layout
+        if not layout.text:
+            raise WeightsError(
+                f"inversion {name!r}: this decoder has no text path that reads {facts['token']}"
+            )
+        if facts["token"] not in self.tokens:
+            widths = {part: layout.parts[part].config.hidden_size for part in layout.text}
+            layout.add_token(facts["token"], read_vectors(facts["folder"], facts["token"], widths))
+            self.tokens.add(facts["token"])
+
+    def _check(self, kind: str, name: str, found: Mapping[str, dict[str, Any]]) -> None:
+        """WeightsError unless there is an adapter or inversion of this name, made for this base."""
+        if name not in found:
+            raise WeightsError(f"no {kind} {name!r} in this model; it has: {', '.join(found) or 'none'}")
+        base = found[name]["base"]
+        if base != self.hash:
+            raise WeightsError(
+                f"{kind} {name!r} was trained on the decoder {base}, this model's decoder is {self.hash}"
+            )
 
     def _use_projection(self, name: str | None) -> None:
         """Put an adapter's projection into place, or the base's own."""
         part = self.layout.parts[PROJECTION]
         if not self.own_projection:
             self.own_projection = {key: value.clone() for key, value in part.state_dict().items()}
-        folder = self.adapters[name]["folder"] / PROJECTION if name is not None else None
-        if folder is not None and folder.is_dir():
-            load_weights(part, folder / DIFFUSERS_WEIGHTS)
+        if name is not None:
+            load_weights(part, self.adapters[name]["folder"] / PROJECTION / DIFFUSERS_WEIGHTS)
         else:
             part.load_state_dict(self.own_projection)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from brainclip.errors import BrainclipError, PromptError, WeightsError
-from brainclip.picture import Picture, read_slice
+from brainclip.inversion import split_tokens, with_tokens
+from brainclip.lora import adapter_weights
+from brainclip.picture import Picture, as_pixels
+from brainclip.place import grid, nearest
 from brainclip.weights import published, read_json
 
 if TYPE_CHECKING:
@@ -21,7 +24,6 @@ if TYPE_CHECKING:
 BUNDLED = Path(__file__).parent / "models"
 FORMAT = 1
 BATCH = 16  # pictures decoded at a time
-STEP_MM = 4  # grid on which an unasked position is estimated
 
 
 class BrainCLIP:
@@ -45,6 +47,12 @@ class BrainCLIP:
     def adapters(self) -> tuple[str, ...]:
         """Names of the LoRA adapters."""
         return tuple(path.parent.name for path in sorted(self.folder.glob("decoder/adapters/*/adapter.json")))
+
+    @property
+    def inversions(self) -> dict[str, str]:
+        """New tokens that prompts may hold, such as <clinic>, and the names of their inversions."""
+        paths = sorted(self.folder.glob("decoder/inversions/*/inversion.json"))
+        return {read_json(path)["token"]: path.parent.name for path in paths}
 
     @property
     def clip(self) -> Any:
@@ -85,29 +93,12 @@ class BrainCLIP:
             if isinstance(images, str | Path | Picture) or getattr(images, "ndim", 0) == 2
             else images
         )
-        batch = torch.from_numpy(np.stack([self._pixels(image) for image in images]))[:, None]
+        spacing = float(self.card["spacing_mm"])
+        pixels = [as_pixels(image, self.size, spacing) for image in images]
+        batch = torch.from_numpy(np.stack(pixels))[:, None]
         with torch.inference_mode():
             parts = [self.clip.encode_image(batch[i : i + 64]) for i in range(0, len(batch), 64)]
         return torch.cat(parts)
-
-    def _pixels(self, image: Any) -> np.ndarray:
-        """(H, W) float32 in [0, 1] of this model's size."""
-        if isinstance(image, Picture):
-            pixels = image.pixels
-        elif isinstance(image, str | Path):
-            pixels = read_slice(Path(image), self.size, float(self.card["spacing_mm"]))
-        else:
-            pixels = np.asarray(image, dtype=np.float32)
-        if pixels.shape != (self.size, self.size):
-            wanted = f"{self.size} x {self.size} at {self.card['spacing_mm']} mm"
-            raise BrainclipError(
-                f"slice of {pixels.shape}; this model takes {wanted}, as `brainclip pairs` cuts them"
-            )
-        if not np.isfinite(pixels).all() or pixels.min() < 0 or pixels.max() > 1:
-            raise BrainclipError(
-                "slice with values outside [0, 1] or not finite; window it as `brainclip pairs` does"
-            )
-        return pixels.astype(np.float32)
 
     def generate(
         self,
@@ -117,27 +108,28 @@ class BrainCLIP:
         seed: int = 0,
         steps: int | None = None,
         guidance: float | None = None,
-        adapter: str | None = "auto",
+        adapter: str | Mapping[str, float] | None = "auto",
         candidates: int | None = None,
     ) -> list[Picture]:
         """n Pictures per prompt, in the order of the prompts; picture k of a prompt has the seed `seed + k`.
 
         A prompt is read into facts, and these are said again in a wording of the training captions, which
-        each picture keeps in settings["caption"]; a prompt that names no plane is embedded as it is. What was
-        not understood or not trained is named in Picture.warnings.
-        steps, guidance: of the decoder; None: what the model card says. adapter: a name, None for the base
-        model, or "auto" (the adapter that the model card prefers for the prompt's contrast). candidates:
+        each picture keeps in settings["caption"]; a prompt that names no plane is embedded as it is. A new
+        token that the model has learned (inversions) is for the decoder alone. What was not understood or not
+        trained is named in Picture.warnings.
+        steps, guidance: of the decoder; None: what the model card says. adapter: a name, several with a
+        weight each ({"ixi": 0.7, "clinic": 0.5}), None for the base model, or "auto" (the adapter that the
+        model card prefers for the prompt's contrast). candidates:
         image embeddings drawn for a picture, of which the nearest to the caption's is decoded; None: what
         the card says.
-        PromptError for an empty or too long prompt.
+        PromptError for an empty or too long prompt, WeightsError for an adapter that the model has not.
         """
         import torch
 
-        from atlas.prompt import read_prompt
-
         # 1. Read the prompts; everything that can fail does so before any work.
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-        read = [read_prompt(prompt) for prompt in prompts]
+        found = [self.read(prompt) for prompt in prompts]
+        read, tokens = [prompt for prompt, _ in found], [held for _, held in found]
         if n < 1:
             raise BrainclipError(f"n = {n}; at least one picture must be asked for")
         chosen = [self.adapter_for(prompt, adapter) for prompt in read]
@@ -148,8 +140,11 @@ class BrainCLIP:
         steps, guidance = self._sampling(steps, guidance)
         jobs = [(row, seed + k) for row in range(len(prompts)) for k in range(n)]
         captions = [self.caption(read[row], picture_seed) for row, picture_seed in jobs]
-        self.clip.tokenize([*prompts, *captions])
-        self.decoder.layout.tokens(captions)
+        self.clip.tokenize([*(prompt.text for prompt in read), *captions])
+        for token in {token for held in tokens for token in held}:
+            self.decoder.use_inversion(self.inversions[token])
+        said = [with_tokens(text, tokens[row]) for text, (row, _) in zip(captions, jobs, strict=True)]
+        self.decoder.layout.tokens(said)
         # 2. Text embedding -> image embedding.
         with torch.inference_mode():
             embedding = self.prior.sample(
@@ -164,7 +159,7 @@ class BrainCLIP:
         images = self.decode(
             embedding,
             [picture_seed for _, picture_seed in jobs],
-            captions,
+            said,
             adapters=[chosen[row] for row, _ in jobs],
             steps=steps,
             guidance=guidance,
@@ -186,10 +181,10 @@ class BrainCLIP:
                     facts=read[row].facts,
                     warnings=tuple(self.warnings(read[row])),
                     settings={
-                        "caption": captions[job],
+                        "caption": said[job],
                         "steps": steps,
                         "guidance": guidance,
-                        "adapter": chosen[row],
+                        "adapter": _shown(chosen[row]),
                         "candidates": candidates,
                     },
                     embedding=embedding[job].numpy(),
@@ -203,14 +198,14 @@ class BrainCLIP:
         seeds: Sequence[int],
         captions: Sequence[str],
         *,
-        adapters: Sequence[str | None],
+        adapters: Sequence[Mapping[str, float]],
         steps: int | None = None,
         guidance: float | None = None,
     ) -> np.ndarray:
         """Slices (B, H, W) float32 in [0, 1] of image embeddings (B, D) of unit length, each with its seed.
 
-        captions: what a decoder that reads text is told besides. adapters: the name for each, None for the
-        base. steps, guidance: None: what the model card says.
+        captions: what a decoder that reads text is told besides. adapters: names and weights for each, empty
+        for the base. steps, guidance: None: what the model card says.
         """
         import torch
 
@@ -218,9 +213,11 @@ class BrainCLIP:
         images = np.zeros((len(embeddings), self.size, self.size), dtype=np.float32)
         with torch.inference_mode():
             whitened = self.clip.whiten(embeddings)
-        for name in sorted(set(adapters), key=str):  # one adapter is active at a time
-            rows = [row for row, adapter in enumerate(adapters) if adapter == name]
-            self.decoder.use_adapter(name)
+        for weights in {
+            str(weights): weights for weights in adapters
+        }.values():  # one set is active at a time
+            rows = [row for row, asked in enumerate(adapters) if asked == weights]
+            self.decoder.use_adapter(weights)
             for start in range(0, len(rows), BATCH):
                 part = rows[start : start + BATCH]
                 made = self.decoder.sample(
@@ -237,6 +234,13 @@ class BrainCLIP:
         """Steps and guidance of the decoder as asked, or as the model card says."""
         defaults = self.card["generate"]
         return steps or defaults["steps"], defaults["guidance"] if guidance is None else guidance
+
+    def read(self, prompt: str) -> tuple[Prompt, tuple[str, ...]]:
+        """What a prompt asks for, and the new tokens of this model that it holds."""
+        from atlas.prompt import read_prompt
+
+        text, tokens = split_tokens(prompt, self.inversions)
+        return read_prompt(text), tokens
 
     def caption(self, prompt: Prompt, seed: int) -> str:
         """The text that generate() embeds for a prompt and a picture's seed."""
@@ -266,44 +270,40 @@ class BrainCLIP:
             found.append(f"ages from {youngest} to {oldest} were trained only")
         return found
 
-    def adapter_for(self, prompt: Prompt, adapter: str | None) -> str | None:
-        """The adapter that generate() takes for a prompt, by the name or "auto". WeightsError for an unknown
-        name."""
-        if adapter is None:
-            return None
-        if adapter != "auto":
-            if adapter not in self.adapters:
+    def adapter_for(self, prompt: Prompt, adapter: str | Mapping[str, float] | None) -> dict[str, float]:
+        """The adapters for one prompt, by name with their weights. WeightsError for an unknown name."""
+        if adapter == "auto":
+            for name in self.adapters:
+                card = read_json(self.folder / "decoder" / "adapters" / name / "adapter.json")
+                if card["default"] and prompt.facts.modality in card["modalities"]:
+                    return {name: 1.0}
+            return {}
+        weights = adapter_weights(adapter)
+        for name in weights:
+            if name not in self.adapters:
                 raise WeightsError(
-                    f"no adapter {adapter!r} in {self.folder}; it has: {', '.join(self.adapters) or 'none'}"
+                    f"no adapter {name!r} in {self.folder}; it has: {', '.join(self.adapters) or 'none'}"
                 )
-            return adapter
-        for name in self.adapters:
-            card = read_json(self.folder / "decoder" / "adapters" / name / "adapter.json")
-            if card["default"] and prompt.facts.modality in card["modalities"]:
-                return name
-        return None
+        return weights
 
     def _place(self, prompt: Prompt, embedding: torch.Tensor) -> tuple[str, float, bool]:
         """(plane, position_mm, whether the position was asked for); what the prompt leaves open is the
         candidate caption closest to the picture's embedding."""
-        from atlas.facts import level_at
-
         asked = prompt.facts
         if asked.plane and asked.position_mm is not None:
             return asked.plane, float(asked.position_mm), True
         places, texts = self._candidates
-        scores = texts @ embedding
-        best, best_score = ("axial", 0.0), -np.inf
-        for (plane, position), score in zip(places, scores.tolist(), strict=True):
-            level = not asked.level or asked.level == level_at(plane, position)
-            if (not asked.plane or plane == asked.plane) and level and score > best_score:
-                best, best_score = (plane, position), score
-        return best[0], best[1], False
+        return *nearest(asked, places, (texts @ embedding).tolist()), False
 
     @property
     def _candidates(self) -> tuple[list[tuple[str, float]], torch.Tensor]:
         """Every plane and position on a grid, and the embeddings (N, D) of their captions."""
         return _candidates(self.folder)
+
+
+def _shown(weights: dict[str, float]) -> str | dict[str, float] | None:
+    """Adapters as generate() is asked for them."""
+    return next(iter(weights), None) if list(weights.values()) in ([], [1.0]) else weights
 
 
 @lru_cache(maxsize=8)
@@ -326,13 +326,8 @@ def _part(name: str, folder: Path) -> Any:
 @lru_cache(maxsize=4)
 def _candidates(folder: Path) -> tuple[list[tuple[str, float]], Any]:
     model = load(folder)
-    axes = {"axial": "z", "coronal": "y", "sagittal": "x"}
-    places = []
-    for plane, (low, high) in model.card["positions"].items():
-        places += [
-            (plane, float(at)) for at in np.arange(np.ceil(low / STEP_MM) * STEP_MM, high + 1, STEP_MM)
-        ]
-    return places, model.embed_text([f"{plane} slice, {axes[plane]} = {at:.0f} mm" for plane, at in places])
+    places, captions = grid(model.card["positions"])
+    return places, model.embed_text(captions)
 
 
 @lru_cache(maxsize=4)
@@ -355,7 +350,7 @@ def generate(
     seed: int = 0,
     steps: int | None = None,
     guidance: float | None = None,
-    adapter: str | None = "auto",
+    adapter: str | Mapping[str, float] | None = "auto",
     candidates: int | None = None,
     model: str | Path = "mini",
 ) -> Picture | list[Picture]:

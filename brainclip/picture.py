@@ -128,3 +128,26 @@ def read_slice(path: Path, size: int, spacing_mm: float) -> np.ndarray:
         raise BrainclipError(f"{path}: no such file") from None
     except (OSError, UnidentifiedImageError):
         raise BrainclipError(f"{path}: not a readable PNG or NIfTI slice") from None
+
+
+def as_pixels(image: Any, size: int, spacing_mm: float) -> np.ndarray:
+    """(H, W) float32 in [0, 1] of a Picture, a file or an array, `size` pixels along each side.
+
+    BrainclipError for another size, and for values that are not in this range.
+    """
+    if isinstance(image, Picture):
+        pixels = image.pixels
+    elif isinstance(image, str | Path):
+        pixels = read_slice(Path(image), size, spacing_mm)
+    else:
+        pixels = np.asarray(image, dtype=np.float32)
+    if pixels.shape != (size, size):
+        raise BrainclipError(
+            f"slice of {pixels.shape}; this model takes {size} x {size} at {spacing_mm} mm, as `brainclip "
+            "pairs` cuts them"
+        )
+    if not np.isfinite(pixels).all() or pixels.min() < 0 or pixels.max() > 1:
+        raise BrainclipError(
+            "slice with values outside [0, 1] or not finite; window it as `brainclip pairs` does"
+        )
+    return pixels.astype(np.float32)

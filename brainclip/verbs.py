@@ -134,7 +134,12 @@ def train(asked: argparse.Namespace) -> str:
     if asked.report:
         return _report(asked)
     return run_stage(
-        asked.stage, asked.recipe, overrides=asked.overrides, dry_run=asked.dry_run, adapter=asked.adapter
+        asked.stage,
+        asked.recipe,
+        overrides=asked.overrides,
+        dry_run=asked.dry_run,
+        adapter=asked.adapter,
+        inversion=asked.inversion,
     )
 
 
@@ -149,16 +154,31 @@ def _report(asked: argparse.Namespace) -> str:
     return f"clip: {report_clip(recipe)}"
 
 
+def adapters(texts: Sequence[str] | None) -> str | dict[str, float] | None:
+    """What "ixi:0.7" "clinic:0.5", or "auto", "none" or nothing at all, ask for, as generate() takes it."""
+    if not texts or list(texts) in (["auto"], ["none"]):
+        return None if texts and texts[0] == "none" else "auto"
+    weights: dict[str, float] = {}
+    for text in texts:
+        name, _, number = text.partition(":")
+        try:
+            weight = float(number or 1)
+        except ValueError:
+            raise BrainclipError(f"--adapter {text!r}: expected a name and a weight, as in ixi:0.7") from None
+        if name in ("", "auto", "none") or name in weights:
+            raise BrainclipError(f"--adapter {text!r}: expected one adapter's name, each of them once")
+        weights[name] = weight
+    return weights
+
+
 def generate(asked: argparse.Namespace) -> str:
     names = numbered(asked.out, len(asked.prompts) * asked.n)
     from brainclip.model import load
 
     model = load(asked.model)
     if asked.dry_run:
-        from atlas.prompt import read_prompt
-
         for prompt in asked.prompts:
-            _warn(model.warnings(read_prompt(prompt)))
+            _warn(model.warnings(model.read(prompt)[0]))
         return f"generate: would write {_listed(names)} with {model.name}"
     pictures = model.generate(
         asked.prompts,
@@ -166,7 +186,7 @@ def generate(asked: argparse.Namespace) -> str:
         seed=asked.seed,
         steps=asked.steps,
         guidance=asked.guidance,
-        adapter=None if asked.adapter == "none" else asked.adapter,
+        adapter=adapters(asked.adapter),
         candidates=asked.candidates,
     )
     _warn([warning for picture in pictures for warning in picture.warnings])
@@ -174,6 +194,41 @@ def generate(asked: argparse.Namespace) -> str:
         picture.save(name)
     places = sorted({f"{picture.plane} {picture.position_mm:+.0f} mm" for picture in pictures})
     return f"generate: {_listed(names)} ({', '.join(places)}; synthetic, {model.name}, seed {asked.seed})"
+
+
+def export(asked: argparse.Namespace) -> str:
+    if asked.out.suffix != ".safetensors":
+        raise BrainclipError(f"{asked.out}: an adapter is exported as .safetensors")
+    if asked.dry_run:
+        return f"export: would write {asked.out} in the form of {asked.form}"
+    from brainclip.lora_files import export_adapter, projection_beside
+
+    layers = export_adapter(asked.folder, asked.out, asked.form)
+    beside = projection_beside(asked.out)
+    also = f"; the projection of the image embedding is {beside}" if beside.is_file() else ""
+    return f"export: {asked.out} ({layers} layers, {asked.form}{also})"
+
+
+def import_(asked: argparse.Namespace) -> str:
+    if asked.dry_run:
+        return f"import: would write {asked.folder}"
+    from brainclip.lora_files import import_adapter
+
+    return f"import: {asked.folder} ({import_adapter(asked.file, asked.folder)} layers)"
+
+
+def merge(asked: argparse.Namespace) -> str:
+    weights = adapters(asked.adapter)
+    if not isinstance(weights, dict):
+        raise BrainclipError("merge needs names of adapters, such as --adapter ixi:0.7 --adapter clinic:0.5")
+    if asked.dry_run:
+        return f"merge: would write {asked.out} with {', '.join(weights)}"
+    from brainclip.merge import merge_adapters
+    from brainclip.model import load
+
+    merged = load(merge_adapters(load(asked.model), weights, asked.out))
+    said = ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
+    return f"merge: {asked.out} ({merged.name}, with {said})"
 
 
 def numbered(out: Path, count: int) -> list[Path]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -25,10 +25,30 @@ def save_weights(module: nn.Module, path: Path, *, dtype: torch.dtype | None = t
     for key, value in module.state_dict().items():
         cast = dtype is not None and value.is_floating_point()
         state[key] = (value.to(dtype) if cast else value).detach().cpu().contiguous().clone()
+    write_weights(state, path)
+
+
+def write_weights(state: Mapping[str, Tensor], path: Path, header: Mapping[str, str] | None = None) -> None:
+    """Write tensors as safetensors, whole or not at all; header: texts that go into the file with them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    save_file(state, temporary, metadata={"format": "pt"})
+    save_file(dict(state), temporary, metadata={"format": "pt"} | dict(header or {}))
     os.replace(temporary, path)
+
+
+def read_header(path: Path) -> tuple[dict[str, str], dict[str, tuple[int, ...]]]:
+    """The texts in the header of a safetensors file, and the shape of each of its tensors.
+
+    WeightsError when it is missing or damaged.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weight file")
+    try:
+        with safe_open(path, "pt") as file:
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+            return file.metadata() or {}, shapes
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path}: damaged weight file ({error}); copy it again") from None
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Stage decoder of a recipe: python recipes/decoder.py recipes/mini.toml [--adapter NAME]."""
+"""Stage decoder of a recipe: python recipes/decoder.py RECIPE [--adapter NAME | --inversion NAME]."""
 
 from __future__ import annotations
 

@@ -206,7 +206,7 @@ def _pictures(
                 steps=settings["prior_steps"],
                 guidance=settings["prior_guidance"],
             )
-        adapters = [variant.adapter or None] * len(asked)
+        adapters = [{variant.adapter: 1.0} if variant.adapter else {}] * len(asked)
     return model.decode(chosen, seeds, captions, adapters=adapters)
 
 

@@ -19,7 +19,17 @@ from brainclip.layouts.pretrained import INDEX, Pretrained
 from brainclip.layouts.stable_diffusion import StableDiffusion, StableDiffusionXL
 from brainclip.weights import read_json
 
-__all__ = ["Layout", "base_folder", "kind_of", "layout_files", "load_layout", "new_layout"]
+__all__ = [
+    "Layout",
+    "StableDiffusion",
+    "StableDiffusionXL",
+    "base_folder",
+    "kind_of",
+    "layout_files",
+    "layout_kind",
+    "load_layout",
+    "new_layout",
+]
 
 PUBLISHED: tuple[type[Pretrained], ...] = (Kandinsky, StableDiffusion, StableDiffusionXL)
 
@@ -39,9 +49,7 @@ def new_layout(
 
 def load_layout(folder: Path, contract: dict[str, Any]) -> Layout:
     """The layout of a decoder saved in `folder`. WeightsError when a file or key is missing."""
-    if (folder / INDEX).is_file():
-        return kind_of(folder).load(folder, contract)
-    return Mini.load(folder, contract)
+    return layout_kind(folder).load(folder, contract)
 
 
 def kind_of(folder: Path) -> type[Pretrained]:
@@ -59,6 +67,11 @@ def kind_of(folder: Path) -> type[Pretrained]:
     )
 
 
+def layout_kind(folder: Path) -> type[Mini] | type[Pretrained]:
+    """The kind of a decoder saved in `folder`."""
+    return kind_of(folder) if (folder / INDEX).is_file() else Mini
+
+
 def layout_files(folder: Path) -> tuple[str, ...]:
     """What a decoder saved in `folder` consists of, besides its contract and its scheduler."""
-    return kind_of(folder).files(folder) if (folder / INDEX).is_file() else Mini.files(folder)
+    return layout_kind(folder).files(folder)

@@ -61,7 +61,9 @@ class Layout:
     resized.
     """
 
+    title: str  # what it is called in messages
     lora: tuple[str, ...] = ("unet",)  # parts that take LoRA
+    text: tuple[str, ...] = ()  # text encoders that read the captions
     trained: tuple[str, ...] = ("unet", "projection")  # parts that full training changes
     autoencoder = "vae"
 
@@ -82,6 +84,27 @@ class Layout:
     def device(self) -> torch.device:
         """Where the parts are."""
         return next(self.parts["unet"].parameters()).device
+
+    def networks(self) -> dict[str, nn.Module]:
+        """The parts that take LoRA by name; of a text encoder with a projection what lies before it, so that
+        the layers of all text encoders are called alike."""
+        return {name: getattr(self.parts[name], "text_model", self.parts[name]) for name in self.lora}
+
+    def text_layers(self, name: str) -> list[str]:
+        """The layers of a text encoder that take LoRA: its attention's."""
+        raise NotImplementedError
+
+    def word_vectors(self, word: str) -> dict[str, Tensor]:
+        """The embedding (1, W) of a word by text encoder. RecipeError for one that is not a single token."""
+        raise NotImplementedError
+
+    def token_vectors(self, token: str) -> dict[str, Tensor]:
+        """The embeddings (n, W) of a new word by text encoder."""
+        raise NotImplementedError
+
+    def add_token(self, token: str, vectors: dict[str, Tensor]) -> None:
+        """Let captions hold a new word, with embeddings (n, W) by text encoder."""
+        raise NotImplementedError
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:

@@ -56,6 +56,7 @@ class ExpectedLatents(ModelMixin, ConfigMixin, PeftAdapterMixin):
 class Mini(Layout):
     """A UNet and a network of expected latents, over PatchAutoencoder or an AutoencoderKL."""
 
+    title = "mini"
     lora = ("unet", "expected")
     trained = ("unet", "expected")
 

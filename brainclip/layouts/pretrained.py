@@ -29,7 +29,6 @@ class Pretrained(Layout):
     kept where captions are used; elsewhere model_index.json says that there are none.
     """
 
-    title: str  # what it is called in messages
     vae_class: Any
     text_encoders: tuple[str, ...] = ()  # folders of those that may be there
 
@@ -44,8 +43,11 @@ class Pretrained(Layout):
                 f"autoencoder has {channels}; bases for inpainting or editing cannot be used"
             )
         self.index = index
-        read = [tokenizer_of(name) for name in self.text_encoders if name in parts]
-        self.tokenizers = Tokenizers(folder, read) if read else None
+        self.text = tuple(name for name in self.text_encoders if name in parts)
+        self.lora = ("unet", *self.text)
+        self.tokenizers = (
+            Tokenizers(folder, [tokenizer_of(name) for name in self.text]) if self.text else None
+        )
 
     @classmethod
     def fits(cls, classes: Mapping[str, str], unet: Mapping[str, Any]) -> bool:

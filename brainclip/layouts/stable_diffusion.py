@@ -14,7 +14,7 @@ from brainclip.config import DecoderRecipe
 from brainclip.errors import RecipeError
 from brainclip.layouts.pretrained import Pretrained
 from brainclip.layouts.projection import TokenProjection
-from brainclip.layouts.text import text_states, tokenizer_of
+from brainclip.layouts.text import NewTokens, text_states, tokenizer_of
 
 TIME_IDS = 6  # of SDXL: height and width before cropping, its corner, height and width after
 
@@ -65,6 +65,50 @@ class StableDiffusion(Pretrained):
             for name in self.text_encoders
         ]
         return torch.cat([states for states, _ in found], -1), found[-1][1]
+
+    def word_vectors(self, word: str) -> dict[str, Tensor]:
+        assert self.tokenizers
+        found = {}
+        for name in self.text:
+            ids = self.tokenizers.all[tokenizer_of(name)](word, add_special_tokens=False).input_ids
+            if len(ids) != 1:
+                raise RecipeError(
+                    f"word = {word!r}: {len(ids)} tokens of the base's {name}; give a word that is one, as "
+                    "most short English ones are"
+                )
+            found[name] = self.parts[name].get_input_embeddings()(torch.tensor(ids, device=self.device))
+        return found
+
+    def add_token(self, token: str, vectors: dict[str, Tensor]) -> None:
+        assert self.tokenizers
+        self.tokenizers.add(token, len(next(iter(vectors.values()))))
+        for name, rows in vectors.items():
+            encoder, tokenizer = self.parts[name], tokenizer_of(name)
+            embedding = encoder.get_input_embeddings()
+            if not isinstance(embedding, NewTokens):
+                embedding = NewTokens(embedding, self.tokenizers.ids(token, tokenizer)[0])
+                encoder.set_input_embeddings(embedding)
+                inner = getattr(encoder, "text_model", encoder)
+                if inner.eos_token_id == 2:  # so say old files; the end is then sought by the highest id
+                    inner.eos_token_id = self.tokenizers.all[tokenizer].eos_token_id
+            embedding.append(rows)
+
+    def token_vectors(self, token: str) -> dict[str, Tensor]:
+        assert self.tokenizers
+        vectors = {}
+        for name in self.text:
+            embedding = self.parts[name].get_input_embeddings()
+            ids = torch.tensor(self.tokenizers.ids(token, tokenizer_of(name)))
+            vectors[name] = embedding.learned[ids - embedding.first]
+        return vectors
+
+    def text_layers(self, name: str) -> list[str]:
+        """A last layer of which nothing is read is left out: its LoRA would get no gradient."""
+        layers = self.parts[name].config.num_hidden_layers
+        pooled = hasattr(self.parts[name], "text_projection")
+        read = layers if self.last_layer or pooled else layers - 1
+        ends = ("q_proj", "k_proj", "v_proj", "out_proj")
+        return [f"encoder.layers.{number}.self_attn.{end}" for number in range(read) for end in ends]
 
     def predict(self, noisy: Tensor, time: Tensor, conditions: dict[str, Tensor]) -> Tensor:
         return self.parts["unet"](noisy, time, conditions["states"]).sample

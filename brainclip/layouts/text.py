@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from brainclip.errors import PromptError, WeightsError
 from brainclip.layouts.parts import read_part
@@ -27,6 +27,7 @@ class Tokenizers:
         from transformers import CLIPTokenizer
 
         self.all: dict[str, Any] = {}
+        self.added: dict[str, str] = {}  # new word -> the words for each of its embeddings
         for name in names:
             if not (folder / name).is_dir():
                 raise WeightsError(
@@ -38,6 +39,8 @@ class Tokenizers:
         """Token ids (B, 77) by tokenizer. PromptError for a caption that does not fit: nothing is cut
         silently."""
         ids = {}
+        for token, spelled in self.added.items():
+            captions = [text.replace(token, spelled) for text in captions]
         for name, tokenizer in self.all.items():
             rows = tokenizer(
                 list(captions), padding="max_length", max_length=tokenizer.model_max_length
@@ -52,10 +55,40 @@ class Tokenizers:
             ids[name] = torch.tensor(rows)
         return ids
 
+    def add(self, token: str, vectors: int) -> None:
+        """Take up a new word with so many embeddings, each a token, which diffusers calls <x>, <x>_1 ..."""
+        words = [token, *(f"{token}_{number}" for number in range(1, vectors))]
+        for tokenizer in self.all.values():
+            tokenizer.add_tokens(words)
+        self.added[token] = " ".join(words)
+
+    def ids(self, token: str, tokenizer: str) -> list[int]:
+        """The ids of a new word's tokens."""
+        found: list[int] = self.all[tokenizer].convert_tokens_to_ids(self.added[token].split())
+        return found
+
     def save(self, folder: Path) -> None:
         """Write each into its folder."""
         for name, tokenizer in self.all.items():
             tokenizer.save_pretrained(folder / name)
+
+
+class NewTokens(nn.Module):
+    """A text encoder's embedding of tokens, which stays as it is; learned rows for ids from `first` on."""
+
+    def __init__(self, known: nn.Embedding, first: int) -> None:
+        super().__init__()
+        self.known, self.first = known, first
+        self.learned = nn.Parameter(known.weight.new_empty(0, known.embedding_dim), requires_grad=False)
+
+    def append(self, rows: Tensor) -> None:
+        """Rows (n, W) for the next n ids."""
+        self.learned = nn.Parameter(torch.cat([self.learned, rows.to(self.learned)]), requires_grad=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        new = ids >= self.first
+        rows = self.learned[(ids - self.first).clamp(min=0)]
+        return torch.where(new[..., None], rows, self.known(ids.masked_fill(new, 0)))
 
 
 def read_text_encoders(folder: Path, index: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from brainclip.config import Recipe, as_dict, load_recipe
 from brainclip.errors import RecipeError
-from brainclip.train.checks import check_decoder
+from brainclip.train.checks import check_decoder, check_inversion
 
 STAGES = ("pairs", "clip", "vae", "prior", "decoder", "pixel")
 
@@ -19,9 +19,11 @@ def run_stage(
     overrides: list[str] | tuple[str, ...] = (),
     dry_run: bool = False,
     adapter: str | None = None,
+    inversion: str | None = None,
 ) -> str:
     """A line of result of one stage of a recipe. A dry run checks the recipe and says what would be done.
 
+    adapter, inversion: of the decoder, to be trained in its place.
     In a run of several processes (accelerate launch, torchrun) the line is empty in all but the first.
     """
     recipe = load_recipe(recipe_path, overrides)
@@ -31,11 +33,15 @@ def run_stage(
         raise RecipeError(
             f"{recipe_path}: no table [adapter.{adapter}]; it has: {', '.join(recipe.adapter) or 'none'}"
         )
+    if inversion is not None:
+        check_inversion(recipe, inversion)
     if dry_run:
         if stage == "decoder":
             check_decoder(recipe)
         table = as_dict(recipe)
-        shown = table["adapter"][adapter] if adapter else table[stage]
+        shown = table[stage]
+        if adapter or inversion:
+            shown = table["adapter"][adapter] if adapter else table["inversion"][inversion]
         return f"{stage}: would write {Path(recipe.folder) / stage} with {json.dumps(shown)}"
     if stage == "pairs":
         from brainclip.train.pairs import make_pairs
@@ -43,9 +49,11 @@ def run_stage(
         return make_pairs(recipe)
     from accelerate import PartialState
 
-    device = recipe.adapter[adapter].device if adapter else getattr(recipe, stage).device
-    processes = PartialState(cpu=device == "cpu")
-    numbers = _train(stage, recipe, adapter)
+    of_stage = getattr(recipe, stage)
+    if adapter or inversion:
+        of_stage = recipe.adapter[adapter] if adapter else recipe.inversion[str(inversion)]
+    processes = PartialState(cpu=of_stage.device == "cpu")
+    numbers = _train(stage, recipe, adapter, inversion)
     if stage == "decoder" and processes.is_main_process:
         from brainclip.train.assemble import assemble
 
@@ -54,10 +62,10 @@ def run_stage(
     if not processes.is_main_process:
         return ""
     done = ", ".join(f"{key} {value:.4g}" for key, value in numbers.items())
-    return f"{adapter or stage}: {Path(recipe.folder) / stage} ({done or 'already complete'})"
+    return f"{adapter or inversion or stage}: {Path(recipe.folder) / stage} ({done or 'already complete'})"
 
 
-def _train(stage: str, recipe: Recipe, adapter: str | None) -> dict[str, float]:
+def _train(stage: str, recipe: Recipe, adapter: str | None, inversion: str | None) -> dict[str, float]:
     """Import the stage's module, which imports torch and the models, and train."""
     if stage == "clip":
         from brainclip.train.clip import train_clip
@@ -75,6 +83,10 @@ def _train(stage: str, recipe: Recipe, adapter: str | None) -> dict[str, float]:
         from brainclip.train.prior import train_prior
 
         return train_prior(recipe)
+    if inversion:
+        from brainclip.train.inversion import train_inversion
+
+        return train_inversion(recipe, inversion)
     from brainclip.train.decoder import train_adapter, train_decoder
 
     return train_adapter(recipe, adapter) if adapter else train_decoder(recipe)

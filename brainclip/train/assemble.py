@@ -9,6 +9,7 @@ from brainclip.clip import Clip
 from brainclip.config import Recipe, digest
 from brainclip.data import PairDataset
 from brainclip.errors import WeightsError
+from brainclip.inversion import FILES as FILES_OF_TOKENS
 from brainclip.layouts import layout_files
 from brainclip.model import FORMAT
 from brainclip.weights import DIFFUSERS_WEIGHTS, hash_file, write_json
@@ -33,9 +34,13 @@ def assemble(recipe: Recipe) -> Path:
     for name in layout_files(source / "decoder"):
         _copy(source / "decoder" / name, target / "decoder" / name)
     for path in source.glob("decoder/adapters/*/adapter.json"):
-        for name in ("unet", "expected", "projection", "adapter.json"):
+        for name in ("unet", "expected", "text_encoder", "text_encoder_2", "projection", "adapter.json"):
             if (path.parent / name).exists():
                 _copy(path.parent / name, target / "decoder" / "adapters" / path.parent.name / name)
+    for path in source.glob("decoder/inversions/*/inversion.json"):
+        for name in (*FILES_OF_TOKENS.values(), "inversion.json"):
+            if (path.parent / name).exists():
+                _copy(path.parent / name, target / "decoder" / "inversions" / path.parent.name / name)
     data = PairDataset([recipe.pairs_folder(name) for name in recipe.decoder.mix], "train")
     facts = [pair.facts for pair in data.pairs]
     ages = [fact.known["age"] for fact in facts if "age" in fact.known] or [0.0]

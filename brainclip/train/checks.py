@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from brainclip.config import Recipe
@@ -9,6 +10,7 @@ from brainclip.errors import RecipeError
 from brainclip.schedules import FLOW, check_schedule, check_weights
 
 WAYS = ("full", "projection")
+TOKEN = re.compile(r"<[a-z0-9]+(-[a-z0-9]+)*>")
 OF_A_BASE = {"train": "full", "project": True, "text": False, "size": 0}
 
 
@@ -39,3 +41,25 @@ def check_decoder(recipe: Recipe) -> None:
         check_weights(stage, stage.objective or FLOW)
     else:  # what the base predicts stands in its folder; the names of samplers can be read now
         check_schedule(replace(stage, zero_terminal_snr=False), "epsilon")
+
+
+def check_inversion(recipe: Recipe, name: str) -> None:
+    """RecipeError for an unknown [inversion.<name>], or one whose token cannot be one."""
+    if name not in recipe.inversion:
+        known = ", ".join(recipe.inversion) or "none"
+        raise RecipeError(f"recipe {recipe.name!r} has no table [inversion.{name}]; it has: {known}")
+    stage = recipe.inversion[name]
+    if not TOKEN.fullmatch(stage.token):
+        raise RecipeError(
+            f"inversion.{name}.token = {stage.token!r}: a new token is written as <clinic> or <clinic-2>, in "
+            "small letters, digits and hyphens"
+        )
+    same = [
+        other for other, table in recipe.inversion.items() if table.token == stage.token and other != name
+    ]
+    if same:
+        raise RecipeError(
+            f"inversion.{name}.token = {stage.token!r}: [inversion.{same[0]}] has the same; give each its own"
+        )
+    if stage.vectors < 1:
+        raise RecipeError(f"inversion.{name}.vectors = {stage.vectors}: a token needs 1 or more")

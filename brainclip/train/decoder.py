@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from brainclip.config import DecoderRecipe, DenoisingRecipe, Recipe, as_dict
 from brainclip.data import PairDataset, training_data
 from brainclip.decoder import Decoder
 from brainclip.errors import RecipeError
+from brainclip.inversion import with_tokens
 from brainclip.schedules import check_weights, objective_of, training_scheduler
 from brainclip.train.begin import begin_decoder, begun_from
 from brainclip.train.checks import check_decoder
@@ -63,13 +64,22 @@ class DecoderObjective(nn.Module):
 
 
 def decoder_batches(
-    decoder: Decoder, data: PairDataset, whitened: Tensor, stage: DenoisingRecipe, folder: Path
+    decoder: Decoder,
+    data: PairDataset,
+    whitened: Tensor,
+    stage: DenoisingRecipe,
+    folder: Path,
+    *,
+    tokens: Sequence[str] = (),
 ) -> Callable[[int], Batch]:
-    """The batches of a decoder or adapter run, each a function of (seed, step) alone.
+    """The batches of a decoder, adapter or inversion run, each a function of (seed, step) alone.
 
-    folder: of latents that are computed once, where the recipe asks for it.
+    folder: of latents that are computed once, where the recipe asks for it. tokens: new ones that stand
+    behind every caption.
     """
-    captions = [pair.captions or (pair.text,) for pair in data.pairs]
+    captions = [
+        tuple(with_tokens(text, tokens) for text in pair.captions or (pair.text,)) for pair in data.pairs
+    ]
     decoder.layout.tokens(sorted({text for row in captions for text in row}))  # one too long is found now
     latents = cached_latents(decoder.layout, data, folder) if stage.cache else None
 
@@ -88,14 +98,21 @@ def decoder_batches(
         ]
         shown = {"latents": latents(indices)} if latents else {"images": data.images(indices)}
         noise = coloured(noise, [stage.seed, step], stage)
-        tokens = decoder.layout.tokens(said)
-        return {"noise": noise, "time": time, "whitened": conditions} | shown | tokens
+        read = decoder.layout.tokens(said)
+        return {"noise": noise, "time": time, "whitened": conditions} | shown | read
 
     return batch
 
 
 def sample_sheet(
-    decoder: Decoder, data: PairDataset, whitened: Tensor, run: Path, step: int, recipe: DecoderRecipe
+    decoder: Decoder,
+    data: PairDataset,
+    whitened: Tensor,
+    run: Path,
+    step: int,
+    recipe: DecoderRecipe,
+    *,
+    tokens: Sequence[str] = (),
 ) -> None:
     """samples/<step>.png: held-out slices above, pictures decoded from their true embeddings below."""
     areas = np.array([sum(pair.facts.regions.values()) for pair in data.pairs])
@@ -106,7 +123,7 @@ def sample_sheet(
         list(range(SHOWN)),
         steps=recipe.sampling_steps,
         guidance=recipe.guidance,
-        captions=[data.pairs[row].text for row in chosen],
+        captions=[with_tokens(data.pairs[row].text, tokens) for row in chosen],
     )
     rows = [torch.cat(list(images[:, 0]), 1) for images in (data.images(chosen), made)]
     path = run / "samples" / f"{step:07d}.png"
@@ -114,7 +131,7 @@ def sample_sheet(
     Image.fromarray((torch.cat(rows) * 255).round().byte().numpy()).save(path)
 
 
-def _slices(
+def slices_of(
     recipe: Recipe, stage: DenoisingRecipe, clip: Clip, split: str = "train"
 ) -> tuple[PairDataset, Tensor]:
     """A split of the stage's pairs, and the whitened embeddings (N, D) of its slices."""
@@ -122,7 +139,7 @@ def _slices(
     return data, whitened_embeddings(clip, data, Path(recipe.folder) / "embeddings")
 
 
-def _prepare(decoder: Decoder, stage: DenoisingRecipe) -> None:
+def prepare(decoder: Decoder, stage: DenoisingRecipe) -> None:
     """Set the UNet up for training: activations kept or not, and attention as plain matrix products on a CPU:
     the fused kernel's backward pass is so slow there that a step takes a quarter longer."""
     unet = decoder.layout.parts["unet"]
@@ -138,12 +155,12 @@ def train_decoder(recipe: Recipe) -> dict[str, float]:
     check_decoder(recipe)
     device = device_of(stage)
     clip = Clip.load(folder / "clip").requires_grad_(False).to(device)
-    data, whitened = _slices(recipe, stage, clip)
-    held_out, held_out_whitened = _slices(recipe, stage, clip, "validation")
+    data, whitened = slices_of(recipe, stage, clip)
+    held_out, held_out_whitened = slices_of(recipe, stage, clip, "validation")
     torch.manual_seed(stage.seed)
     decoder = begin_decoder(recipe, clip, data, device)
     check_weights(stage, objective_of(decoder.scheduler))
-    _prepare(decoder, stage)
+    prepare(decoder, stage)
     clip.cpu()  # its work is done
 
     def sample(run: Path, step: int) -> None:
@@ -171,13 +188,13 @@ def train_adapter(recipe: Recipe, name: str) -> dict[str, float]:
     decoder = Decoder.load(folder / "decoder", clip).to(device)
     check_weights(stage, objective_of(decoder.scheduler))
     clip.to(device)
-    data, whitened = _slices(recipe, stage, clip)
-    held_out, held_out_whitened = _slices(recipe, stage, clip, "validation")
+    data, whitened = slices_of(recipe, stage, clip)
+    held_out, held_out_whitened = slices_of(recipe, stage, clip, "validation")
     clip.cpu()  # its work is done
     torch.manual_seed(stage.seed)
     decoder.add_adapter(name, stage)
     decoder.to(device)
-    _prepare(decoder, stage)
+    prepare(decoder, stage)
 
     def sample(run: Path, step: int) -> None:
         sample_sheet(decoder, held_out, held_out_whitened, run, step, recipe.decoder)
@@ -193,4 +210,6 @@ def train_adapter(recipe: Recipe, name: str) -> dict[str, float]:
     batch = decoder_batches(decoder, data, whitened, stage, folder / "latents")
     run = folder / "decoder" / "adapters" / name
     facts = {"recipe": as_dict(stage), "inputs": inputs}
-    return train(Stage(f"adapter {name}", objective, batch, save, sample), stage, run, facts)
+    own = stage.text and stage.text_rate != stage.rate
+    rates = {f"decoder.{part}.": stage.text_rate for part in decoder.layout.text if own}
+    return train(Stage(f"adapter {name}", objective, batch, save, sample, rates=rates), stage, run, facts)

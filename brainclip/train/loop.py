@@ -12,7 +12,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class Stage:
     tensors of equally many rows, from (seed, step) alone. save: writes the stage's folder from the current
     weights. sample: step -> pictures to look at. whole: names of the tensors that each process needs whole;
     the objective of such a stage gathers the rows of other processes and takes pieces itself. Without any the
-    loss is a mean over rows.
+    loss is a mean over rows. rates: start of parameters' names in the objective -> their own rate.
     """
 
     name: str
@@ -45,13 +46,17 @@ class Stage:
     save: Callable[[Path], None]
     sample: Callable[[Path, int], None] | None = None
     whole: tuple[str, ...] = ()
+    rates: dict[str, float] = field(default_factory=dict)
 
 
-def rate_at(step: int, recipe: TrainingRecipe) -> float:
-    """Learning rate of a step: linear warm-up, constant, linear decay over the last `decay` steps."""
+def rate_at(step: int, recipe: TrainingRecipe, own: float | None = None) -> float:
+    """Learning rate of a step: linear warm-up, constant, linear decay over the last `decay` steps.
+
+    own: a rate to be used in the recipe's place.
+    """
     rise = min(1.0, (step + 1) / max(1, recipe.warmup))
     fall = min(1.0, (recipe.steps - step) / max(1, recipe.decay)) if recipe.decay else 1.0
-    return recipe.rate * rise * fall
+    return (recipe.rate if own is None else own) * rise * fall
 
 
 def step_seed(seed: int, step: int) -> int:
@@ -73,7 +78,7 @@ def train(stage: Stage, recipe: TrainingRecipe, run: Path, facts: dict[str, Any]
     """
     run.mkdir(parents=True, exist_ok=True)
     check_same_recipe(run, facts, as_dict(type(recipe)()))
-    training = Training(stage.objective, recipe, run)
+    training = Training(stage.objective, recipe, run, stage.rates)
     start = training.resume(read_state(run))
     if training.first:
         write_json(run / "run.json", facts)
@@ -103,7 +108,7 @@ def train(stage: Stage, recipe: TrainingRecipe, run: Path, facts: dict[str, Any]
 def _step(training: Training, stage: Stage, recipe: TrainingRecipe, step: int) -> dict[str, float]:
     """One step of the optimizer; its numbers, of the whole batch."""
     sums = _passes(training, stage, recipe, step)
-    norm = training.optimize(rate_at(step, recipe), recipe.clip_norm)
+    norm = training.optimize(partial(rate_at, step, recipe), recipe.clip_norm)
     return training.shared(sums) | {"gradient_norm": norm, "rate": rate_at(step, recipe)}
 
 

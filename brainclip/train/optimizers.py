@@ -30,22 +30,34 @@ OPTIMIZERS = ("adamw", *OPTIONAL)
 ADAPTIVE = ("prodigy", "dadaptation")  # they find their rate; the recipe's is a factor, 1 as a rule
 
 
-def new_optimizer(recipe: TrainingRecipe, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+def new_optimizer(
+    recipe: TrainingRecipe, parameters: Sequence[nn.Parameter], own_rates: Sequence[float | None] = ()
+) -> torch.optim.Optimizer:
     """The recipe's optimizer of these parameters; weight decay on matrices alone.
 
-    RecipeError for an unknown name or a package that is not installed. Warns where an optimizer that finds
-    its rate itself is given one much below 1: it would hardly move.
+    own_rates: the rate of each parameter where it is not the recipe's, which its group then has as own_rate.
+    RecipeError for an unknown name, a package that is not installed, and own rates for an optimizer that has
+    one for all. Warns where an optimizer that finds its rate itself is given one much below 1: it would
+    hardly move.
     """
     name = recipe.optimizer
     if name not in OPTIMIZERS:
         raise RecipeError(f"optimizer = {name!r}: possible are {', '.join(OPTIMIZERS)}")
-    matrices = [p for p in parameters if p.ndim > 1]
-    others = [p for p in parameters if p.ndim <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": recipe.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+    rates = list(own_rates) or [None] * len(parameters)
+    groups: list[dict[str, Any]] = []
+    for own in dict.fromkeys([None, *rates]):
+        chosen = [p for p, rate in zip(parameters, rates, strict=True) if rate == own]
+        named = {} if own is None else {"own_rate": own}
+        groups += [
+            {"params": [p for p in chosen if p.ndim > 1], "weight_decay": recipe.weight_decay} | named,
+            {"params": [p for p in chosen if p.ndim <= 1], "weight_decay": 0.0} | named,
+        ]
     groups = [group for group in groups if group["params"]]
+    if name in ADAPTIVE and any("own_rate" in group for group in groups):
+        raise RecipeError(
+            f"optimizer = {name!r} finds one rate for all that is trained, and this run has several; give "
+            "them the same rate, or choose adamw"
+        )
     if name == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.rate, betas=BETAS, fused=True)
     module, kind, package, arguments = OPTIONAL[name]

@@ -29,7 +29,13 @@ class Training:
     part of each (FSDP2), else all of them, and gradients are averaged over the processes (DDP).
     """
 
-    def __init__(self, objective: nn.Module, recipe: TrainingRecipe, run: Path) -> None:
+    def __init__(
+        self,
+        objective: nn.Module,
+        recipe: TrainingRecipe,
+        run: Path,
+        rates: Mapping[str, float],
+    ) -> None:
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState
         from accelerate.utils import InitProcessGroupKwargs
@@ -48,8 +54,12 @@ class Training:
         self.split = recipe.shard and self.processes > 1
         objective.to(self.device)
         self.wrapped = sharded(objective) if self.split else self.accelerator.prepare(objective)
-        self.parameters = [p for p in objective.parameters() if p.requires_grad]  # a list: walked many times
-        self.optimizer = self.accelerator.prepare(new_optimizer(recipe, self.parameters))
+        trained = {name: p for name, p in objective.named_parameters() if p.requires_grad}
+        self.parameters = list(trained.values())  # a list: walked many times
+        own = [
+            next((rate for start, rate in rates.items() if name.startswith(start)), None) for name in trained
+        ]
+        self.optimizer = self.accelerator.prepare(new_optimizer(recipe, self.parameters, own))
         self.average = EMAModel(self.parameters, decay=recipe.ema, foreach=not self.split)
         if recipe.track:
             plain = as_dict(recipe).items()
@@ -74,12 +84,15 @@ class Training:
             self.accelerator.backward(loss if share == 1 else share * loss)
         return loss, extras
 
-    def optimize(self, rate: float, clip_norm: float) -> float:
-        """One step of the optimizer with the gradients that are there; their norm before clipping."""
+    def optimize(self, rate: Callable[[float | None], float], clip_norm: float) -> float:
+        """One step of the optimizer with the gradients that are there; their norm before clipping.
+
+        rate: that of this step, for parameters with a rate of their own or (None) with the recipe's.
+        """
         self.accelerator.unscale_gradients()
         norm = nn.utils.clip_grad_norm_(self.parameters, clip_norm)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate(group.get("own_rate"))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.average.step(self.parameters)
