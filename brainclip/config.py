@@ -211,7 +211,7 @@ class AdapterRecipe(DenoisingRecipe):
     rank: int = 16
     alpha: int = 16
     # layers of the UNet: "cross-attention", "attention", "feed-forward", or ends of their names
-    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+    targets: tuple[str, ...] = ("cross-attention",)
     expected: bool = True
     text: bool = False  # of a decoder with text = true, with the same rank and alpha
     text_rate: float = 5e-5  # of the text encoders' layers; usually below the UNet's `rate`

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from atlas.agreement import Setting
-from brainclip.config import load_recipe, read_recipe
+from brainclip.config import AdapterRecipe, load_recipe, read_recipe
 from brainclip.errors import RecipeError
 from brainclip.evaluate.ablation import AblationRecipe
 from brainclip.evaluate.agreement import AgreementRecipe
@@ -43,6 +43,7 @@ def test_the_recipe_on_published_models_passes_every_check_that_needs_no_weights
     recipe = load_recipe(RECIPES / "base.toml")
     check_clip(recipe.clip)
     check_decoder(recipe)
+    assert AdapterRecipe().targets == ("cross-attention",)  # as the brief asks
     assert set(recipe.pairs) == set(recipe.clip.mix) == set(recipe.adapter["brain"].mix)
     assert recipe.clip.base == f"transformers:{recipe.prior.base}"  # the prior is of this CLIP
     assert recipe.clip.locked == "image" and not recipe.decoder.project

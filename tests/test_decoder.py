@@ -194,7 +194,7 @@ def test_min_snr_weighs_the_rows_of_a_batch(clip: Clip) -> None:
             {f"attn{n}.{name}" for n in (1, 2) for name in ("to_q", "to_k", "to_v", "to_out.0")},
         ),
         (
-            AdapterRecipe().targets,
+            ("to_q", "to_k", "to_v", "to_out.0"),
             {f"attn{n}.{name}" for n in (1, 2) for name in ("to_q", "to_k", "to_v", "to_out.0")},
         ),
     ],
