@@ -17,7 +17,6 @@ from brainclip import verbs
 from brainclip.errors import BrainclipError
 
 STRIPPERS = ("network", "mri_synthstrip", "hd-bet")  # atlas.strip.METHODS, which would cost an import
-
 FORMS = ("diffusers", "kohya")  # of brainclip.lora_files
 
 

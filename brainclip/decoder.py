@@ -14,7 +14,7 @@ from brainclip.config import AdapterRecipe, DecoderRecipe, InversionRecipe
 from brainclip.errors import RecipeError, WeightsError
 from brainclip.inversion import read_vectors, write_vectors
 from brainclip.layouts import Layout, base_folder, load_layout, new_layout
-from brainclip.lora import adapter_weights, add_lora, attached, load_lora, save_lora, use_lora
+from brainclip.lora import WEIGHTS, adapter_weights, add_lora, attached, load_lora, save_lora, use_lora
 from brainclip.schedules import denoised, load_scheduler, new_scheduler
 from brainclip.weights import DIFFUSERS_WEIGHTS, hash_file, load_weights, read_json, save_weights, write_json
 
@@ -123,16 +123,22 @@ class Decoder(nn.Module):
         WeightsError for an unknown name, one made for another base, a weight that is not finite, and two that
         have a projection each.
         """
-        weights = adapter_weights(adapter)
+        weights, networks = adapter_weights(adapter), self.layout.networks()
         for name in weights:
             self._check("adapter", name, self.adapters)
+            for path in sorted(self.adapters[name]["folder"].glob(f"*/{WEIGHTS}")):
+                if path.parent.name not in networks:
+                    raise WeightsError(
+                        f"adapter {name!r} has a LoRA of {path.parent.name}, and this decoder has the parts "
+                        f"{', '.join(networks)}; was it trained with decoder.text = true?"
+                    )
         projected = [name for name in weights if (self.adapters[name]["folder"] / PROJECTION).is_dir()]
         if len(projected) > 1:
             raise WeightsError(
                 f"adapters {' and '.join(map(repr, projected))} have a projection of the image embedding "
                 "each, and there is room for one; give one of them alone"
             )
-        for part_name, part in self.layout.networks().items():
+        for part_name, part in networks.items():
             for name in weights:
                 folder = self.adapters[name]["folder"] / part_name
                 if folder.is_dir() and name not in attached(part):  # a part without one has no LoRA
@@ -168,6 +174,10 @@ class Decoder(nn.Module):
         """Let captions hold the token of an inversion. WeightsError for one of another base."""
         self._check("inversion", name, self.inversions)
         facts, layout = self.inversions[name], self.layout
+        if not layout.text:
+            raise WeightsError(
+                f"inversion {name!r}: this decoder has no text path that reads {facts['token']}"
+            )
         if facts["token"] not in self.tokens:
             widths = {part: layout.parts[part].config.hidden_size for part in layout.text}
             layout.add_token(facts["token"], read_vectors(facts["folder"], facts["token"], widths))

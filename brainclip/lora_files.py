@@ -115,6 +115,7 @@ def export_adapter(folder: Path, out: Path, form: str) -> int:
         configs = {part: _config(lora, part) for part in dict.fromkeys(part for part, _ in lora)}
         flat = {f"{part}.{key}": value for part, config in configs.items() for key, value in config.items()}
         header[CONFIG] = json.dumps(flat, indent=2, sort_keys=True)
+    projection_beside(out).unlink(missing_ok=True)  # that of an earlier export
     if projected:
         write_weights(read_weights(folder / PROJECTION), projection_beside(out))
     write_weights(tensors, out, header)
@@ -137,6 +138,8 @@ def import_adapter(path: Path, folder: Path) -> int:
         raise WeightsError(
             f"{path}: this LoRA was trained on the decoder {card['base']}, this one is {base.hash}"
         )
+    if projected and not projection_beside(path).is_file():
+        raise WeightsError(f"{path}: its projection {projection_beside(path).name} is missing beside it")
     lora = read_file(path, base)
     unfinished = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -148,8 +151,6 @@ def import_adapter(path: Path, folder: Path) -> int:
         write_lora(state, _config(lora, part), unfinished / part)
     if projection_beside(path).is_file():
         write_weights(read_weights(projection_beside(path)), unfinished / PROJECTION)
-    elif projected:
-        raise WeightsError(f"{path}: its projection {projection_beside(path).name} is missing beside it")
     if not card:
         rank, alpha = len(next(iter(lora.values())).down), next(iter(lora.values())).alpha
         card = {"base": base.hash, "rank": rank, "alpha": alpha, "modalities": [], "default": False}
@@ -208,6 +209,8 @@ def read_file(path: Path, base: Base) -> Lora:
         rank = len(found["down"])
         alpha = float(found["alpha"]) if "alpha" in found else _alpha(config, layer, rank)
         lora[place] = LowRank(found["down"], found["up"], alpha)
+    if not lora:
+        raise WeightsError(f"{path}: holds no LoRA")
     return lora
 
 

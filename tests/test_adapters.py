@@ -207,3 +207,8 @@ def test_text_is_refused_where_there_is_none(lab: Lab, tmp_path: Path) -> None:
     decoder = Decoder.new(DecoderRecipe(base=str(lab.bases[SMALL])), lab.clip, size=32)
     with pytest.raises(RecipeError, match=r"adapter\.x\.text = true: this decoder has no text path"):
         decoder.add_adapter("x", AdapterRecipe(text=True))
+    plant(saved(lab, SMALL, tmp_path / "decoder"), lab, "a", 0)
+    decoder.save(tmp_path / "silent", dtype=None)  # its UNet is the same
+    shutil.copytree(tmp_path / "decoder" / "adapters", tmp_path / "silent" / "adapters")
+    with pytest.raises(WeightsError, match=r"adapter 'a' has a LoRA of text_encoder, .* has the parts unet;"):
+        Decoder.load(tmp_path / "silent", lab.clip).use_adapter("a")

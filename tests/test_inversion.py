@@ -180,6 +180,11 @@ def test_what_no_new_token_can_be(lab: Lab, recipe: Recipe, tmp_path: Path) -> N
     train_decoder(silent)
     with pytest.raises(RecipeError, match=r"inversion\.x: this decoder has no text path"):
         train_inversion(with_tokens(silent, x=CLINIC), "x")
+    folder = tmp_path / "silent" / "decoder"
+    deaf = Decoder.load(folder, lab.clip)
+    write_json(folder / "inversions" / "x" / "inversion.json", {"base": deaf.hash, "token": "<x>"})
+    with pytest.raises(WeightsError, match="inversion 'x': this decoder has no text path that reads <x>"):
+        Decoder.load(folder, lab.clip).use_inversion("x")
 
 
 def test_tokens_of_another_base_or_with_other_rows_are_refused(
