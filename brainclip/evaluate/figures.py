@@ -93,6 +93,31 @@ def bootstrap(
     return figure
 
 
+def two_sample(
+    statistic: Callable[[np.ndarray, np.ndarray], float],
+    subjects: np.ndarray,
+    made: int,
+    made_subjects: np.ndarray | None = None,
+    *,
+    draws: int = DRAWS,
+) -> Figure:
+    """A statistic of rows of real slices and of rows of `made` pictures, with a centred interval.
+
+    Each set is drawn by itself, over subjects where it has them; pictures are independent otherwise. n counts
+    the pictures, subjects those of the real slices.
+    """
+    real = len(subjects)
+    people = [f"real {name}" for name in subjects]
+    people += [f"made {name}" for name in (range(made) if made_subjects is None else made_subjects)]
+    sets = np.arange(real + made) >= real
+
+    def of_rows(rows: np.ndarray) -> float:
+        return statistic(rows[rows < real], rows[rows >= real] - real)
+
+    figure = bootstrap(of_rows, real + made, np.array(people), sets=sets, centred=True, draws=draws)
+    return figure | {"n": made, "subjects": len(np.unique(subjects))}
+
+
 def _groups(rows: np.ndarray, subjects: np.ndarray | None) -> list[np.ndarray]:
     """The rows of each subject; without subjects each row by itself."""
     if subjects is None:

@@ -25,8 +25,8 @@ class Inception(nn.Module):
     """Grey slices (B, 1, H, W) in [0, 1] to the 2048 averaged features before the classifier."""
 
     def __init__(self, path: Path) -> None:
-        """Weights from `path`: .h5 in the layout of Keras, or a state dict (torch, .safetensors) of torchvision
-        or of RadImageNet's backbone. WeightsError when it is missing or is another network's."""
+        """Weights from `path`: .h5 in the layout of Keras; .safetensors or a file of torch in that of
+        torchvision or of RadImageNet's backbone. WeightsError when it is missing or another network's."""
         super().__init__()
         from torchvision.models import inception_v3
 
