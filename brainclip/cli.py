@@ -173,6 +173,14 @@ def parser() -> argparse.ArgumentParser:
     agreement.add_argument("recipe", type=Path, metavar="RECIPE", help="such as recipes/agreement.toml")
     _add_overrides(agreement)
 
+    degradation = verb(
+        "degradation",
+        verbs.degradation,
+        "try whether distances of features follow the quality of real slices",
+    )
+    degradation.add_argument("recipe", type=Path, metavar="RECIPE", help="such as recipes/degradation.toml")
+    _add_overrides(degradation)
+
     for stage, summary in {
         "clip": "train CLIP on pairs",
         "vae": "train the autoencoder",
