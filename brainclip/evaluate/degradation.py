@@ -51,7 +51,7 @@ class DegradationRecipe:
     folder: str = "runs/degradation"
     pairs: tuple[str, ...] = ("runs/mini/pairs/ixi",)  # folders of real slices
     split: str = "test"  # whose slices are degraded; those of the training split are the reference
-    slices: int = 600
+    slices: int = 300
     clip: str = "runs/mini/model/clip"
     judge: str = "runs/mini/judge"
     seed: int = 0

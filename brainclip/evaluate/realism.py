@@ -20,9 +20,9 @@ Rows = dict[str, np.ndarray]  # of each set
 
 
 def _groups(matched: Matched) -> Iterator[tuple[str, Rows]]:
-    """ "all" and each contrast, with the rows of each set; without those of less than 8 slices of a set."""
+    """Names, "all" and each contrast, with the rows of each set; none with less than 8 slices of a set."""
     contrasts = list(dict.fromkeys(matched.made.modality))
-    for name in ("all", *contrasts) if len(contrasts) > 1 else contrasts:
+    for name in ("all", *contrasts):
         rows = {
             kind: np.flatnonzero((getattr(matched, kind).modality == name) | (name == "all")) for kind in SETS
         }
