@@ -235,8 +235,10 @@ def degradation(asked: argparse.Namespace) -> str:
     if asked.dry_run:
         return f"degradation: would degrade {recipe.slices} slices in {recipe.folder}"
     report = run_degradation(recipe)
-    scores = ", ".join(f"{name} {found['score']:.0%}" for name, found in report.items())
-    return f"degradation: {recipe.folder}/degradation.md (grades beyond the floor: {scores})"
+    scores = ", ".join(
+        f"{name} {found['score']:.0%}, {found['paired']:.0%}" for name, found in report.items()
+    )
+    return f"degradation: {recipe.folder}/degradation.md (grades beyond the floor, told in pairs: {scores})"
 
 
 def evaluate(asked: argparse.Namespace) -> str:

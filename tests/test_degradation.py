@@ -80,10 +80,11 @@ def test_an_extractor_that_sees_quality_is_told_from_one_that_sees_none() -> Non
             blind[f"{kind} {k}"] = generator.normal(size=(90, 4))
     good, bad = (tried(base, seen, people, others) for seen in (seeing, blind))
     assert good["spearman"] == 1.0 and good["score"] > 0.75
+    assert good["paired"] >= good["score"] and bad["paired"] < 0.3
     assert bad["score"] < 0.1 and abs(bad["spearman"]) < 0.6
     row = good["kid"]["noise"]
     assert row["above_floor"] == [value > good["kid"]["floor"]["high"] for value in row["values"]]
-    assert row["above_floor"][1:] == [True] * 4 and row["ratio"] > 10
+    assert row["above_floor"][1:] == [True] * 4 and row["rise"] > 5
 
 
 def test_the_study_writes_its_tables_and_keeps_its_features(
@@ -104,7 +105,7 @@ def test_the_study_writes_its_tables_and_keeps_its_features(
     table = json.loads((tmp_path / "out" / "degradation.json").read_text())
     found = table["extractors"]
     assert sorted(found) == ["clip", "judge"] and (table["slices"], table["people"]) == (40, 3)
-    names = sorted(found, key=lambda name: (found[name]["score"], found[name]["spearman"]))
+    names = sorted(found, key=lambda name: [found[name][key] for key in ("score", "paired", "spearman")])
     assert list(found) == names[::-1]
     # blur of two pixels takes the drawn lines of a toy slice away, which any network sees
     assert found["judge"]["fid"]["blur"]["values"][-1] > found["judge"]["fid"]["floor"]["value"]

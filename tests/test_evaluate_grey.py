@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from scipy.ndimage import binary_erosion
 
 from brainclip.evaluate.grey import (
     DISTANCES,
@@ -88,6 +89,15 @@ def test_tissue_ratios_are_those_of_the_tissues(modality: str, grey: dict[str, f
     assert found["grey_to_white"][0] == pytest.approx(grey["grey"] / grey["white"], abs=0.01)
     assert found["fluid_to_white"][0] == pytest.approx(grey["fluid"] / grey["white"], abs=0.01)
     assert np.isnan(found["grey_to_white"][1])
+
+
+def test_faint_rim_and_gap_are_no_tissue() -> None:
+    image = head({"white": 0.6, "grey": 0.75, "fluid": 0.9}, noise=0.01)
+    rim = brain(image) & ~binary_erosion(brain(image), iterations=2)
+    image[rim] = 0.05
+    image[20:28, 24:32] = 0.0  # and a gap
+    ratio = tissue_ratios(torch.from_numpy(image)[None, None], "PD")["grey_to_white"]
+    assert ratio[0] == pytest.approx(0.75 / 0.6, abs=0.02)
 
 
 def test_share_inside_the_real_range() -> None:

@@ -100,12 +100,13 @@ def two_sample(
     made: int,
     made_subjects: np.ndarray | None = None,
     *,
+    least: float = -np.inf,
     draws: int = DRAWS,
 ) -> Figure:
     """A statistic of rows of real slices and of rows of `made` pictures, with a centred interval.
 
     Each set is drawn by itself, over subjects where it has them; pictures are independent otherwise. n counts
-    the pictures, subjects those of the real slices.
+    the pictures, subjects those of the real slices. least: the smallest value that there can be.
     """
     real = len(subjects)
     people = [f"real {name}" for name in subjects]
@@ -116,7 +117,8 @@ def two_sample(
         return statistic(rows[rows < real], rows[rows >= real] - real)
 
     figure = bootstrap(of_rows, real + made, np.array(people), sets=sets, centred=True, draws=draws)
-    return figure | {"n": made, "subjects": len(np.unique(subjects))}
+    low = None if figure["low"] is None else max(least, figure["low"])
+    return figure | {"low": low, "n": made, "subjects": len(np.unique(subjects))}
 
 
 def _groups(rows: np.ndarray, subjects: np.ndarray | None) -> list[np.ndarray]:

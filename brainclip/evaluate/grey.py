@@ -14,6 +14,7 @@ from brainclip.evaluate.figures import Figure, bootstrap, proportion, rounded, t
 
 LEVELS = 256
 FAINT = 5 / 255  # grey; generated backgrounds go up to it
+EDGE = 2  # pixels of rim, which in PD would be the darkest class instead of white matter
 LEAST_PIXELS = 300  # of brain, below which a slice is not parted into tissues
 DRAWS = 200
 TISSUES = {  # of each contrast from dark to bright
@@ -74,6 +75,7 @@ def grey_levels(
             subjects,
             len(made),
             made_subjects,
+            least=0.0,
             draws=DRAWS,
         )
         for name in DISTANCES
@@ -84,13 +86,15 @@ def tissue_ratios(images: Tensor, modality: str) -> dict[str, np.ndarray]:
     """grey_to_white and fluid_to_white: (N,) ratios of mean grey in slices (N, 1, H, W) of one contrast.
 
     Tissues are three classes of grey in each slice, parted where Otsu's criterion puts the two thresholds
-    (which is k-means in one dimension): named by their order in the contrast, so mixed pixels go to the class
-    between, and a slice without fluid has a poor ratio of it, in real and generated slices alike. nan for a
-    slice with less than 300 pixels of brain or fewer than three grey levels.
+    (which is k-means in one dimension), two pixels of rim left out. They are named by their order in the
+    contrast, so mixed pixels go to the class between, and a slice without fluid has a poor ratio of it, in
+    real and generated slices alike. nan for a slice with less than 300 such pixels or fewer than three greys.
     """
     rows = []
     for image in images[:, 0].numpy():
-        inside = image[brain(image)]
+        inside = image[ndimage.binary_erosion(brain(image), iterations=EDGE)]
+        if TISSUES[modality][0] != "fluid":
+            inside = inside[inside > FAINT]  # a gap between the hemispheres is no tissue
         if len(inside) < LEAST_PIXELS or len(np.unique(inside)) < 3:
             rows.append([np.nan, np.nan])
             continue

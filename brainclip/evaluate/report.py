@@ -153,7 +153,7 @@ def _texture(part: dict[str, Any]) -> list[str]:
         + [f"{group[kind]['mean_size']:.2f}" for kind in ("made", "floor")]
         for contrast, group in part.items()
     ]
-    heads = ["generated", "floor", "mean |Cliff's delta|, generated", "floor"]
+    heads = ["generated", "floor", "mean size of Cliff's delta, generated", "floor"]
     lines = _table(["texture: features that differ from held-out slices", *heads], rows)
     for contrast, group in list(part.items())[:1]:
         features = group["made"]["features"]
