@@ -178,6 +178,14 @@ def parser() -> argparse.ArgumentParser:
     ablation.add_argument("recipe", type=Path, metavar="RECIPE", help="such as recipes/ablation.toml")
     _add_overrides(ablation)
 
+    degradation = verb(
+        "degradation",
+        verbs.degradation,
+        "try whether distances of features follow the quality of real slices",
+    )
+    degradation.add_argument("recipe", type=Path, metavar="RECIPE", help="such as recipes/degradation.toml")
+    _add_overrides(degradation)
+
     for stage, summary in {
         "clip": "train CLIP on pairs",
         "vae": "train the autoencoder",

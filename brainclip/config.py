@@ -246,6 +246,14 @@ class JudgeRecipe(TrainingRecipe):
 
 
 @dataclass(frozen=True)
+class EvaluateRecipe:
+    """What the evaluation takes besides the model: weight files of Inception v3 for further features."""
+
+    inception: str = ""  # ImageNet's, a state dict of torchvision; empty: left out
+    radimagenet: str = ""  # RadImageNet's, .h5 of Keras or .pt of torch; empty: left out
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A whole model: every stage from cohort to evaluation. `folder` holds all that it makes."""
 
@@ -263,6 +271,7 @@ class Recipe:
     inversion: dict[str, InversionRecipe] = field(default_factory=dict)
     judge: JudgeRecipe = field(default_factory=JudgeRecipe)
     pixel: PixelRecipe = field(default_factory=PixelRecipe)
+    evaluate: EvaluateRecipe = field(default_factory=EvaluateRecipe)
 
     def pairs_folder(self, name: str) -> Path:
         """The folder of the pairs table `name`. RecipeError when there is no such table."""

@@ -308,6 +308,20 @@ def ablation(asked: argparse.Namespace) -> str:
     return f"ablation: {recipe.folder}/report.md (KID: {kid})"
 
 
+def degradation(asked: argparse.Namespace) -> str:
+    from brainclip.config import read_recipe
+    from brainclip.evaluate.degradation import DegradationRecipe, run_degradation
+
+    recipe = read_recipe(DegradationRecipe, asked.recipe, asked.overrides)
+    if asked.dry_run:
+        return f"degradation: would degrade {recipe.slices} slices in {recipe.folder}"
+    report = run_degradation(recipe)
+    scores = ", ".join(
+        f"{name} {found['score']:.0%}, {found['paired']:.0%}" for name, found in report.items()
+    )
+    return f"degradation: {recipe.folder}/degradation.md (grades beyond the floor, told in pairs: {scores})"
+
+
 def evaluate(asked: argparse.Namespace) -> str:
     from brainclip.evaluate import evaluate as run
 

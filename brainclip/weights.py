@@ -65,7 +65,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def load_weights(module: nn.Module, path: Path) -> None:
     """Fill a module from a safetensors file. WeightsError names the first key that does not agree."""
-    state, wanted = read_weights(path), module.state_dict()
+    fill(module, read_weights(path), path)
+
+
+def fill(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Fill a module from the state read from `path`, as load_weights does."""
+    wanted = module.state_dict()
     missing, extra = sorted(set(wanted) - set(state)), sorted(set(state) - set(wanted))
     if missing:
         raise WeightsError(

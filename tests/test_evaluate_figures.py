@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from brainclip.evaluate.figures import average, bootstrap, proportion, rank_correlation, spearman, wilson
+from brainclip.evaluate.figures import (
+    average,
+    bootstrap,
+    proportion,
+    rank_correlation,
+    rounded,
+    spearman,
+    two_sample,
+    wilson,
+)
 
 
 def test_wilson_interval_of_nine_in_ten_is_the_published_one() -> None:
@@ -62,3 +71,47 @@ def test_bootstrap_of_a_mean_has_the_width_of_the_normal_interval() -> None:
     figure = bootstrap(lambda rows: float(values[rows].mean()), 400)
     # 1.96 standard errors on either side; a thousand draws give the ends to about 5 %
     assert figure["high"] - figure["low"] == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
+
+
+def test_centred_interval_is_around_the_value_where_draws_are_off() -> None:
+    # a draw of 100 rows has 63 different ones
+    plain = bootstrap(lambda rows: float(len(np.unique(rows))), 100)
+    assert plain["high"] < 75 and plain["value"] == 100
+    centred = bootstrap(lambda rows: float(len(np.unique(rows))), 100, centred=True)
+    assert centred["low"] < 100 < centred["high"]
+    width = plain["high"] - plain["low"]
+    assert centred["high"] - centred["low"] == pytest.approx(width)
+
+
+def test_each_of_two_sets_is_drawn_by_itself_over_its_subjects() -> None:
+    subjects = np.repeat(["a", "b", "c"], 4)
+    sizes = []
+
+    def statistic(first: np.ndarray, second: np.ndarray) -> float:
+        sizes.append((len(first), len(second), int(first.max()), int(second.max())))
+        return float(len(first) / len(second))
+
+    figure = two_sample(statistic, subjects, 5, draws=50)
+    assert figure == {"value": 2.4, "low": 2.4, "high": 2.4, "n": 5, "subjects": 3}
+    assert len(sizes) == 51 and all(size[:2] == (12, 5) and size[2] < 12 and size[3] < 5 for size in sizes)
+
+
+def test_interval_of_a_distance_ends_at_its_least_value() -> None:
+    values, subjects = np.random.default_rng(0).normal(size=30), np.arange(30)
+
+    def distance(first: np.ndarray, second: np.ndarray) -> float:
+        return float(abs(values[first].mean() - values[second].mean()))
+
+    free = two_sample(distance, subjects, 30)
+    assert free["value"] == 0.0 and free["low"] < 0
+    assert two_sample(distance, subjects, 30, least=0.0) == free | {"low": 0.0}
+
+
+def test_small_numbers_keep_their_digits() -> None:
+    assert [rounded(x) for x in (0.123456, 0.00123456, 12.345678, 1e-17, -0.000123456)] == [
+        0.1235,
+        0.001235,
+        12.3457,
+        0.0,
+        -0.0001235,
+    ]

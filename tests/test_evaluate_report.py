@@ -63,9 +63,8 @@ def test_every_figure_carries_its_n_and_interval(report: dict) -> None:
     walk({key: part for key, part in report.items() if key != "records"})
     assert len(found) > 40
     assert all({"low", "high", "n"} <= set(figure) for figure in found)
-    assert all(
-        f["low"] <= f["value"] <= f["high"] for f in found if f["value"] is not None and f["low"] is not None
-    )
+    valued = [f for f in found if f["value"] is not None and f["low"] is not None]
+    assert [f for f in valued if not f["low"] <= f["value"] <= f["high"]] == []
     assert report["retrieval"]["toy"]["text_to_image_r1"]["chance"] > 0
     assert report["retrieval"]["toy"]["pool"] == 72
 
@@ -77,17 +76,38 @@ def test_sheets_and_table_are_written(recipe: Path, report: dict) -> None:
     assert (folder / "misses.png").is_file()
     table = (folder / "report.md").read_text()
     assert "| plane right |" in table and "chance" in table and "another_true_slice" in table
+    assert "| texture: features that differ" in table and "by judge" in table and "Note: 24 pictures" in table
     assert "| ridge |" in table and "| prior_nearest_of_8 |" in table and "| samples_of_a_caption |" in table
+
+
+def test_untrained_pictures_are_farther_from_the_held_out_slices_than_training_slices_are(
+    report: dict,
+) -> None:
+    for name, dimensions in (("clip", 32), ("judge", 64)):
+        found = report["distribution"][name]["groups"]["all"]
+        assert found["made"]["n"] == {"real": 60, "made": 24, "dimensions": dimensions}
+        assert found["floor"]["n"] == found["made"]["n"]
+        assert found["made"]["fid"]["low"] > found["floor"]["fid"]["high"]
+        assert found["made"]["kid"]["value"] > 2 * found["floor"]["kid"]["value"]
+        assert found["made"]["coverage"]["value"] < found["floor"]["coverage"]["value"] - 0.1
+        assert len(found["made"]["warnings"]) == 1
+    grey, texture = report["grey"]["all"], report["texture"]["all"]
+    assert grey["made"]["wasserstein"]["low"] > grey["floor"]["wasserstein"]["value"]
+    assert texture["made"]["different"] > 15 and texture["floor"]["different"] < 5
 
 
 def test_second_evaluation_reads_what_the_first_made(recipe: Path, report: dict) -> None:
     folder = recipe.parent / "evaluate"
     before = {
-        path: path.stat().st_mtime_ns for part in ("parts", "pictures") for path in (folder / part).iterdir()
+        path: path.stat().st_mtime_ns
+        for part in ("parts", "pictures", "features")
+        for path in (folder / part).iterdir()
     }
     evaluate(recipe, prompts=24, timed=False)
     after = {
-        path: path.stat().st_mtime_ns for part in ("parts", "pictures") for path in (folder / part).iterdir()
+        path: path.stat().st_mtime_ns
+        for part in ("parts", "pictures", "features")
+        for path in (folder / part).iterdir()
     }
     assert before == after and len(before) > 50
     assert json.loads((folder / "report.json").read_text()) == report

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brainclip.config import Recipe, as_dict, digest, load_recipe
 from brainclip.errors import BrainclipError
-from brainclip.weights import read_json, write_json
+from brainclip.weights import hash_file, read_json, write_json
 
 if TYPE_CHECKING:
     from brainclip.data import PairDataset
@@ -49,11 +50,14 @@ def evaluate(
 
 def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str, timed: bool) -> str:
     from brainclip.data import PairDataset, training_data
-    from brainclip.evaluate.adherence import adherence, compare_adapters, judge_scores
+    from brainclip.evaluate.adherence import adherence, compare_adapters, judge_scores, seeds_of
     from brainclip.evaluate.embeddings import embeddings
+    from brainclip.evaluate.features import FILES, extractors
     from brainclip.evaluate.judge import Judge, train_judge
-    from brainclip.evaluate.pictures import code_hash, identity
+    from brainclip.evaluate.matched import Matched, match
+    from brainclip.evaluate.pictures import code_hash, generated, identity, tables_of
     from brainclip.evaluate.prompts import prompts as evaluation_prompts
+    from brainclip.evaluate.realism import distributions, greys, textures
     from brainclip.evaluate.reconstruction import reconstruction
     from brainclip.evaluate.report import markdown
     from brainclip.evaluate.retrieval import retrieval
@@ -67,6 +71,8 @@ def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str, timed: boo
     judge = Judge.load(Path(recipe.folder) / "judge")
     made_by, pictures, code = identity(model), folder / "pictures", code_hash()
     judged_by = [made_by, judge.hash, data.hash, split, prompts]
+    asked = evaluation_prompts(prompts, modalities=model.card["modalities"])
+    files = [hash_file(Path(path)) if (path := getattr(recipe.evaluate, name)) else "" for name in FILES]
 
     def part(name: str, inputs: list[Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """A part's figures: read from parts/<name>.json where that was made from the same inputs and code."""
@@ -78,7 +84,6 @@ def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str, timed: boo
         return figures
 
     def adhered() -> dict[str, Any]:
-        asked = evaluation_prompts(prompts, modalities=model.card["modalities"])
         return adherence(model, judge, recipe, data, asked, pictures)
 
     def compared() -> dict[str, Any]:
@@ -91,6 +96,16 @@ def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str, timed: boo
 
     def reconstructed() -> dict[str, Any]:
         return reconstruction(model.decoder, data)
+
+    @cache
+    def matched() -> Matched:
+        made = generated(model, [row.text for row in asked], seeds_of(asked), pictures)
+        folders = [[recipe.pairs_folder(n) for n in tables_of(recipe, name)] for name in made.adapters]
+        return match(made.images, asked, folders, data, PairDataset(data.folders, "train"))
+
+    def distributed() -> dict[str, Any]:
+        seen = extractors(model.clip, judge, recipe.evaluate)
+        return distributions(matched(), seen, folder / "features")
 
     report: dict[str, Any] = {
         "model": model.name,
@@ -107,6 +122,9 @@ def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str, timed: boo
         },
         "adherence": part("adherence", judged_by, adhered),
         "adapters": part("adapters", judged_by, compared),
+        "distribution": part("distribution", [*judged_by, files], distributed),
+        "grey": part("grey", judged_by, lambda: greys(matched())),
+        "texture": part("texture", judged_by, lambda: textures(matched())),
         "retrieval": part("retrieval", [made_by, data.hash, split], lambda: retrieval(model.clip, data)),
         "zero_shot": part("zero_shot", [made_by, data.hash, split], lambda: zero_shot(model.clip, data)),
         "embeddings": part("embeddings", [made_by, data.hash, split, recipe.prior.mix], embedded),

@@ -111,6 +111,11 @@ def judge_scores(judge: Judge, data: PairDataset) -> dict[str, dict[str, Figure]
     return result
 
 
+def seeds_of(asked: Sequence[Asked]) -> list[int]:
+    """The seed of each prompt's picture."""
+    return [k % SEEDS for k in range(len(asked))]
+
+
 def adherence(
     model: BrainCLIP,
     judge: Judge,
@@ -126,7 +131,7 @@ def adherence(
     A held-out slice is compared with its own facts. "adapters" counts the pictures that each made. "records":
     what was asked and judged, one a prompt. Pictures are kept in `folder`.
     """
-    seeds = [k % SEEDS for k in range(len(asked))]
+    seeds = seeds_of(asked)
     pictures = generated(model, [row.text for row in asked], seeds, folder, adapter=adapter)
     verdicts = judge.verdicts(pictures.images)
     rows = []

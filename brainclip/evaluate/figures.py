@@ -21,7 +21,8 @@ def wilson(hits: float, n: int) -> tuple[float, float]:
     z, share = 1.959964, hits / n
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return float(max(0.0, middle - half)), float(min(1.0, middle + half))
+    # at the ends exactly: there the sums are off by 1e-17, and the interval would not contain the share
+    return float(middle - half) if hits else 0.0, float(middle + half) if hits < n else 1.0
 
 
 def proportion(hits: np.ndarray, subjects: np.ndarray | None = None) -> Figure:
@@ -93,6 +94,33 @@ def bootstrap(
     return figure
 
 
+def two_sample(
+    statistic: Callable[[np.ndarray, np.ndarray], float],
+    subjects: np.ndarray,
+    made: int,
+    made_subjects: np.ndarray | None = None,
+    *,
+    least: float = -np.inf,
+    draws: int = DRAWS,
+) -> Figure:
+    """A statistic of rows of real slices and of rows of `made` pictures, with a centred interval.
+
+    Each set is drawn by itself, over subjects where it has them; pictures are independent otherwise. n counts
+    the pictures, subjects those of the real slices. least: the smallest value that there can be.
+    """
+    real = len(subjects)
+    people = [f"real {name}" for name in subjects]
+    people += [f"made {name}" for name in (range(made) if made_subjects is None else made_subjects)]
+    sets = np.arange(real + made) >= real
+
+    def of_rows(rows: np.ndarray) -> float:
+        return statistic(rows[rows < real], rows[rows >= real] - real)
+
+    figure = bootstrap(of_rows, real + made, np.array(people), sets=sets, centred=True, draws=draws)
+    low = None if figure["low"] is None else max(least, figure["low"])
+    return figure | {"low": low, "n": made, "subjects": len(np.unique(subjects))}
+
+
 def _groups(rows: np.ndarray, subjects: np.ndarray | None) -> list[np.ndarray]:
     """The rows of each subject; without subjects each row by itself."""
     if subjects is None:
@@ -103,8 +131,8 @@ def _groups(rows: np.ndarray, subjects: np.ndarray | None) -> list[np.ndarray]:
 
 
 def rounded(value: float) -> float:
-    """4 decimals; 4 digits of what is below 0.1."""
-    return round(float(value), 4) if abs(value) >= 0.1 else float(f"{value:.4g}")
+    """4 decimals; 4 digits of what is below 0.1, and 0 below 1e-9, where sums are not exact."""
+    return round(float(value), 4) if abs(value) >= 0.1 else float(f"{round(float(value), 9):.4g}")
 
 
 def _figure(value: float | None, low: float | None, high: float | None, n: int) -> Figure:
