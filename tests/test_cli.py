@@ -31,6 +31,9 @@ VERBS = (
     "generate",
     "embed",
     "evaluate",
+    "captions",
+    "reader-kit",
+    "reader-score",
 )
 
 
