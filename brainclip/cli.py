@@ -173,6 +173,12 @@ def parser() -> argparse.ArgumentParser:
     agreement.add_argument("recipe", type=Path, metavar="RECIPE", help="such as recipes/agreement.toml")
     _add_overrides(agreement)
 
+    memorisation = verb(
+        "memorisation", verbs.memorisation, "check whether generated slices are copies of training slices"
+    )
+    memorisation.add_argument("recipe", type=Path, metavar="RECIPE", help="such as recipes/memorisation.toml")
+    _add_overrides(memorisation)
+
     for stage, summary in {
         "clip": "train CLIP on pairs",
         "vae": "train the autoencoder",

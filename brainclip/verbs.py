@@ -296,3 +296,20 @@ def reader_score(asked: argparse.Namespace) -> str:
         for group, row in part["groups"].items()
     )
     return f"reader-score: {asked.out}/report.md (good: {shares})"
+
+
+def memorisation(asked: argparse.Namespace) -> str:
+    from brainclip.config import read_recipe
+    from brainclip.evaluate.memorisation_study import MemorisationRecipe, run_memorisation
+
+    recipe = read_recipe(MemorisationRecipe, asked.recipe, asked.overrides)
+    if asked.dry_run:
+        checks = ", ".join(recipe.check) or "nothing: the recipe has no [check.NAME]"
+        return f"memorisation: would check {checks} of {recipe.model} in {recipe.folder}"
+    report = run_memorisation(recipe)
+    found = ", ".join(
+        f"{name} {'passes' if check['verdict']['passes'] else 'FAILS'}: {check['details']['copies']} copies, "
+        f"{check['details']['beyond']['value']:.2%} of {check['pictures']} pictures beyond the threshold"
+        for name, check in report["checks"].items()
+    )
+    return f"memorisation: {recipe.folder}/report.md ({found})"

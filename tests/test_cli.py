@@ -23,6 +23,7 @@ VERBS = (
     "strip",
     "qc",
     "agreement",
+    "memorisation",
     "clip",
     "vae",
     "prior",

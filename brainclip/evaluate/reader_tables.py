@@ -22,7 +22,7 @@ GREYS = ("#b2182b", "#ef8a62", "#d9d9d9", "#67a9cf", "#2166ac")  # worst to best
 
 
 def good_share(counts: Sequence[int], good: int) -> Figure:
-    """Share of ratings at level `good` and above, with 95 % Wilson interval and n. counts: of level 1, 2, .."""
+    """Share of ratings at level `good` and above, Wilson interval, n. counts: ratings of level 1, 2, ..."""
     hits, n = sum(counts[good - 1 :]), sum(counts)
     low, high = wilson(hits, n)
     value = (20000 * hits + n) // (2 * n) / 10000 if n else None  # halves upwards, as papers print them
