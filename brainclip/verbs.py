@@ -257,7 +257,7 @@ def captions(asked: argparse.Namespace) -> str:
 
 def reader_kit(asked: argparse.Namespace) -> str:
     from brainclip.data import PairDataset
-    from brainclip.evaluate.pictures import made_pictures
+    from brainclip.evaluate.pictures import MadePicture, made_pictures
     from brainclip.evaluate.reader import choose, make_kit
     from brainclip.evaluate.reader_tables import pictures_needed
 
@@ -267,7 +267,7 @@ def reader_kit(asked: argparse.Namespace) -> str:
         if not equals or not name or name in folders:
             raise BrainclipError(f"--made {text!r}: expected NAME=FOLDER, each name once")
         folders[name] = Path(folder)
-    made = {name: made_pictures(folder) for name, folder in folders.items()}
+    made: dict[str, Sequence[MadePicture]] = {name: made_pictures(path) for name, path in folders.items()}
     real = PairDataset([asked.real], asked.split)
     controls = asked.n if asked.controls is None else asked.controls
     shown = choose(made, real, each=asked.n, controls=controls, seed=asked.seed)

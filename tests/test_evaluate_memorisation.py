@@ -17,7 +17,7 @@ from atlas.facts import Facts
 from brainclip import cli
 from brainclip.errors import BrainclipError
 from brainclip.evaluate.memorisation import check_before_push, false_alarms, limits, memorisation
-from brainclip.evaluate.nearness import Slices, details, nearest
+from brainclip.evaluate.nearness import Slices, details, joined, nearest
 from brainclip.model import load
 from brainclip.picture import Picture
 from brainclip.pixel import PixelDiffusion
@@ -48,13 +48,6 @@ def noisy(slices: Slices, spread: float = 8.0, seed: int = 5) -> Slices:
     return Slices(images, slices.kind, slices.position_mm, np.array([f"m{k}" for k in range(len(slices))]))
 
 
-def both(first: Slices, second: Slices) -> Slices:
-    arrays = [
-        np.concatenate([getattr(s, k) for s in (first, second)]) for k in ("kind", "position_mm", "subject")
-    ]
-    return Slices(torch.cat([first.images, second.images]), *arrays)
-
-
 TRAINING, HELD_OUT = people(10, 1), people(60, 2, each=4, name="h")
 
 
@@ -68,7 +61,7 @@ def test_ten_training_slices_with_noise_are_caught() -> None:
 
 
 def test_one_copy_among_strangers_is_caught() -> None:
-    pictures = both(noisy(people(50, 3)), noisy(TRAINING.take([4])))
+    pictures = joined([noisy(people(50, 3)), noisy(TRAINING.take([4]))])
     report = memorisation(pictures, TRAINING, HELD_OUT, within_mm=20)
     assert report["details"]["copies"] == 1 and not report["verdict"]["passes"]
     assert report["details"]["p"] > 0.01  # the share alone would not tell
@@ -143,7 +136,7 @@ def test_a_held_out_person_who_was_trained_on_is_named_and_left_out() -> None:
     again = Slices(again.images, again.kind, again.position_mm, np.full(len(again), "h99"))
     strangers = people(30, 2, each=6, name="h")
     pictures = noisy(people(30, 3, each=6))
-    report = memorisation(pictures, training, both(strangers, again), within_mm=2)
+    report = memorisation(pictures, training, joined([strangers, again]), within_mm=2)
     assert [(pair["held_out"], pair["training"]) for pair in report["same_person"]] == [("h99", "t7")]
     without = memorisation(pictures, training, strangers, within_mm=2)
     assert without["same_person"] == []
@@ -222,6 +215,7 @@ def test_the_verb_finds_copies_and_shows_them(tmp_path: Path, capsys: pytest.Cap
 
 @pytest.mark.slow
 def test_a_model_trained_on_ten_slices_until_it_copies_is_caught() -> None:
+    # measured: REPLACE
     torch.manual_seed(0)
     objective = PixelObjective(PixelDiffusion.new("unet-tiny", SIDE))
     optimizer = torch.optim.AdamW(objective.parameters(), lr=2e-3)

@@ -13,7 +13,7 @@ from scipy import stats
 
 from brainclip.errors import BrainclipError
 from brainclip.evaluate.figures import bootstrap, proportion
-from brainclip.evaluate.nearness import Features, Nearest, Slices, nearest
+from brainclip.evaluate.nearness import Features, Nearest, Slices, joined, nearest
 
 EACH = 3  # real slices of different people taken for each picture, and more of them for few pictures
 ENOUGH = 600  # of such slices
@@ -51,7 +51,7 @@ def memorisation(
     generator = np.random.default_rng(seed)
     chosen = held_out.take(_matched(held_out, pictures, within_mm, generator))
     members = training.take(_matched(training, pictures, within_mm, generator))
-    near, real = (nearest(slices, training, within_mm=within_mm) for slices in (pictures, chosen))
+    near, real = _parted(nearest(joined([pictures, chosen]), training, within_mm=within_mm), len(pictures))
     known = same_people(real, chosen, training)
     strangers = np.flatnonzero(~np.isin(chosen.subject, [pair["held_out"] for pair in known]))
     chosen, real = chosen.take(strangers), real.take(strangers)
@@ -72,10 +72,8 @@ def memorisation(
         "details": _judged(near, real, chosen.subject, false_alarm),
     }
     if features is not None:
-        both = (
-            nearest(slices, training, within_mm=within_mm, features=features) for slices in (pictures, chosen)
-        )
-        report["features"] = _judged(*both, chosen.subject, false_alarm)
+        found = nearest(joined([pictures, chosen]), training, within_mm=within_mm, features=features)
+        report["features"] = _judged(*_parted(found, len(pictures)), chosen.subject, false_alarm)
     report["membership"] = _membership(pictures, members, chosen, within_mm)
     report["duplicates"] = _duplicates(pictures, real, within_mm, false_alarm)
     report["worst"] = [
@@ -89,6 +87,11 @@ def memorisation(
     ]
     report["verdict"] = _verdict(report)
     return report
+
+
+def _parted(near: Nearest, n: int) -> tuple[Nearest, Nearest]:
+    """The first n and the others: both together are one pass through the reference."""
+    return near.take(np.arange(n)), near.take(np.arange(n, len(near.row)))
 
 
 def _matched(real: Slices, pictures: Slices, within_mm: float, draw: np.random.Generator) -> np.ndarray:
@@ -205,9 +208,7 @@ def _judged(near: Nearest, real: Nearest, subjects: np.ndarray, false_alarm: flo
 
 def _membership(pictures: Slices, members: Slices, strangers: Slices, within_mm: float) -> dict[str, Any]:
     """Area under the curve of guessing who was trained on by the distance to the nearest picture."""
-    apart = np.concatenate(
-        [nearest(slices, pictures, within_mm=within_mm).distance for slices in (members, strangers)]
-    )
+    apart = nearest(joined([members, strangers]), pictures, within_mm=within_mm).distance
     inside = np.repeat([True, False], [len(members), len(strangers)])
     subjects = np.concatenate([members.subject, strangers.subject])
     kept = np.isfinite(apart)

@@ -15,7 +15,7 @@ from brainclip.config import as_dict
 from brainclip.data import PairDataset
 from brainclip.errors import BrainclipError, RecipeError
 from brainclip.evaluate.memorisation import memorisation
-from brainclip.evaluate.nearness import Features, Slices, slices_of
+from brainclip.evaluate.nearness import Features, Slices, joined, slices_of
 from brainclip.evaluate.pictures import MadePicture, generated, made_pictures
 from brainclip.evaluate.prompts import prompts
 from brainclip.evaluate.report import shown
@@ -122,14 +122,6 @@ def slices_of_pictures(made: Sequence[MadePicture]) -> Slices:
         np.array([float(one.facts.position_mm or 0.0) for one in made]),
         np.array([one.file_name for one in made]),
     )
-
-
-def joined(parts: Sequence[Slices]) -> Slices:
-    """Slices of several splits as one."""
-    arrays = [
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("kind", "position_mm", "subject")
-    ]
-    return Slices(torch.cat([part.images for part in parts]), *arrays)
 
 
 def worst_sheet(

@@ -65,6 +65,14 @@ def slices_of(data: PairDataset) -> Slices:
     )
 
 
+def joined(parts: Sequence[Slices]) -> Slices:
+    """Slices of several sets as one."""
+    arrays = [
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("kind", "position_mm", "subject")
+    ]
+    return Slices(torch.cat([part.images for part in parts]), *arrays)
+
+
 @dataclass(frozen=True)
 class Nearest:
     """For N slices, each (N,): distance (1 - correlation, 0 to 2) to the nearest person's slice, whose row in
@@ -144,7 +152,7 @@ def _compared(
     """(M, P) of the reference and for each of mine (shifts, P), all of unit length."""
     if features is not None and scale is not None:
         both = [_unit((_features(features, images) - scale[0]) / scale[1]) for images in (mine, theirs)]
-        return both[1], both[0][:, None]
+        return both[1], list(both[0][:, None])
     patterns, flat = details(mine), details(theirs)
     far = max(1, round(flat.shape[-1] * SHIFT))
     moves = [(down, right) for down in range(-far, far + 1) for right in range(-far, far + 1)]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from math import ceil
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from brainclip.evaluate.reader import REAL, Scale, read_forms, read_key, scales
 from brainclip.weights import write_json
 
 POWER, ALPHA = 0.8, 0.05
-GREYS = ("#b2182b", "#ef8a62", "#d9d9d9", "#67a9cf", "#2166ac")  # worst to best
+COLOURS = ("#a50026", "#d6604d", "#777777", "#4393c3", "#2166ac")  # worst to best
 
 
 def good_share(counts: Sequence[int], good: int) -> Figure:
@@ -97,7 +98,7 @@ def score(key: dict[str, Any], forms: dict[str, dict[str, dict[str, int]]]) -> d
     report: dict[str, Any] = {}
     for scale in scales(key["phase"]):
         levels = {rater: form[scale.name] for rater, form in forms.items()}
-        groups = {}
+        groups: dict[str, dict[str, Any]] = {}
         for group in _groups(key):
             numbers = [number for number in pictures if pictures[number]["group"] == group]
             given = [levels[rater][number] for number in numbers for rater in levels]
@@ -243,7 +244,7 @@ def bars(counts: dict[str, list[int]], scale: Scale, path: Path, *, note: str = 
     drawing = Drawing(figsize=(8, 1.6 + 0.5 * len(counts)), dpi=120, layout="constrained")
     FigureCanvasAgg(drawing)
     axes = drawing.add_subplot()
-    colours = GREYS if len(scale.levels) == 5 else (GREYS[0], GREYS[3], GREYS[4])
+    colours = COLOURS if len(scale.levels) == 5 else (COLOURS[0], *COLOURS[3:])
     for place, numbers in enumerate(counts.values()):
         left, total = 0.0, max(1, sum(numbers))
         for level, number in enumerate(numbers):
@@ -251,12 +252,12 @@ def bars(counts: dict[str, list[int]], scale: Scale, path: Path, *, note: str = 
             label = scale.levels[level] if place == 0 else None
             axes.barh(place, share, left=left, color=colours[level], label=label, edgecolor="white")
             if number:
-                axes.text(left + share / 2, place, str(number), ha="center", va="center")
+                axes.text(left + share / 2, place, str(number), ha="center", va="center", color="white")
             left += share
     axes.set_yticks(range(len(counts)), [f"{group} (n {sum(numbers)})" for group, numbers in counts.items()])
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel("% of ratings")
-    axes.set_title(scale.question + (f"\n{note}" if note else ""))
+    axes.set_title("\n".join([scale.question, *wrap(note, 90)]), fontsize="medium")
     drawing.legend(loc="outside lower center", ncols=len(scale.levels), fontsize="small")
     drawing.savefig(path, metadata={"Software": None})
