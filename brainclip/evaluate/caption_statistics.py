@@ -111,7 +111,7 @@ def as_markdown(found: dict[str, Any]) -> str:
     lines = ["# Words of the captions", ""]
     if "pairs" in found:
         counted = f"{found['captions']:,} captions of {found['pairs']:,} slices"
-        lines += [f"{counted}, split {found['split']}, {found['pairs_folder']}. ", ""]
+        lines += [f"{counted}, split {found['split']}, {found['pairs_folder']}.", ""]
     lines += [
         "Without stop words and punctuation. In captions: share of the captions that have the term.",
         "",

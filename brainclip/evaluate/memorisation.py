@@ -14,11 +14,13 @@ from scipy import stats
 from brainclip.errors import BrainclipError
 from brainclip.evaluate.figures import bootstrap, proportion
 from brainclip.evaluate.nearness import Features, Nearest, Slices, joined, nearest
+from brainclip.evaluate.report import shown
 
 EACH = 3  # real slices of different people taken for each picture, and more of them for few pictures
 ENOUGH = 600  # of such slices
 TAIL = 0.05  # of the held-out slices, from whose spread the limit of a single copy is extrapolated
 SET_LEVEL = 0.01  # chance that a set of pictures without copies fails, for each of the two tests
+MEMBERSHIP = 0.6  # lower end of the AUC above which a set fails; 0.51 for the bundled model's adapter
 SPLITS = 200
 WORST = 20
 # A held-out person of whose slices this share is nearest to one training person is probably that person:
@@ -172,7 +174,7 @@ def false_alarms(relative: np.ndarray, subjects: np.ndarray, false_alarm: float)
     generated set, and the other half gives the limits.
 
     per_picture: share of their slices beyond the threshold (mean, and the middle 95 % of the splits);
-    per_set: share of the splits that fail.
+    per_set: share of the splits that fail by the nearness of single pictures.
     """
     people, generator = np.unique(subjects), np.random.default_rng(1)
     if len(people) < 4:
@@ -231,15 +233,17 @@ def _duplicates(pictures: Slices, real: Nearest, within_mm: float, false_alarm: 
 
 def _verdict(report: dict[str, Any]) -> dict[str, Any]:
     """passes, and the sentences with the numbers that decide."""
-    tests, n = report["details"], report["details"]["beyond"]["n"]
+    tests, n, member = report["details"], report["details"]["beyond"]["n"], report["membership"]
     because = [
         f"{tests['copies']} of {n} pictures lie below the copy limit, a relative distance of "
         f"{tests['copy_limit']:.3f}; none may (the nearest: {report['worst'][0]['relative']:.3f})",
         f"{tests['beyond_count']} of {n} pictures ({tests['beyond']['value']:.2%}) lie below the threshold, "
         f"{tests['threshold']:.3f}; of strangers' slices up to {tests['allowed_share']:.2%} do "
         f"(p {tests['p']:.2g}; below {SET_LEVEL:g} fails)",
+        "by the distance to the pictures training people are told from strangers with an AUC of "
+        f"{shown(member)}; a lower end above {MEMBERSHIP} fails",
     ]
-    return {"passes": not _fails(tests), "because": because}
+    return {"passes": not (_fails(tests) or (member["low"] or 0) > MEMBERSHIP), "because": because}
 
 
 def check_before_push(report: dict[str, Any], model: str, *, force: bool = False) -> str:

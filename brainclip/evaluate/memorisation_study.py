@@ -68,6 +68,8 @@ def run_memorisation(recipe: MemorisationRecipe) -> dict[str, Any]:
     for name, check in recipe.check.items():
         made = [one for one in _made(model, check, folder / "pictures" / name) if one.model == model.name]
         made = [one for one in made if one.adapter == (None if check.adapter == "none" else check.adapter)]
+        # an evaluation's folder can hold one prompt and seed twice, made by versions of the code
+        made = list({(one.prompt, one.seed): one for one in made}.values())
         if not made:
             raise BrainclipError(f"{check.pictures}: no picture by adapter {check.adapter!r} of {model.name}")
         data = {
@@ -132,7 +134,7 @@ def worst_sheet(
     for row in worst:
         true, made = training.images[row["training"], 0], pictures.images[row["picture"], 0]
         left = f"trained on: {training.subject[row['training']]}"
-        right = f"made; relative {row['relative']:.2f}, apart {row['distance']:.2f}"
+        right = f"made; relative {row['relative']:.2f}"
         cells.append(pair_cell(texts[row["picture"]], true.numpy() / 255, made.numpy() / 255, left, right))
     title = (
         "The pictures nearest to one training person, nearest first. Of each pair, left: the training slice; "
