@@ -186,6 +186,12 @@ def parser() -> argparse.ArgumentParser:
     degradation.add_argument("recipe", type=Path, metavar="RECIPE", help="such as recipes/degradation.toml")
     _add_overrides(degradation)
 
+    memorisation = verb(
+        "memorisation", verbs.memorisation, "check whether generated slices are copies of training slices"
+    )
+    memorisation.add_argument("recipe", type=Path, metavar="RECIPE", help="such as recipes/memorisation.toml")
+    _add_overrides(memorisation)
+
     for stage, summary in {
         "clip": "train CLIP on pairs",
         "vae": "train the autoencoder",
@@ -274,6 +280,50 @@ def parser() -> argparse.ArgumentParser:
         "--split", choices=("validation", "test"), default="test", help="held-out subjects (test)"
     )
     _add_overrides(evaluate)
+
+    captions = verb(
+        "captions", verbs.captions, "count the words of captions, and the terms of a prompt in them"
+    )
+    captions.add_argument("folder", type=Path, metavar="PAIRS", help="that `brainclip pairs` has written")
+    captions.add_argument("--prompt", default="", help="count its terms, too")
+    captions.add_argument("--split", choices=("train", "validation", "test"), default="train")
+    captions.add_argument("--out", type=Path, help="folder to write; default: PAIRS/statistics")
+
+    kit = verb(
+        "reader-kit", verbs.reader_kit, "mix generated and real slices for raters who cannot tell which"
+    )
+    kit.add_argument(
+        "out", type=Path, metavar="KIT", help="folder for the raters: pictures, form, instructions"
+    )
+    kit.add_argument(
+        "--made", nargs="+", required=True, metavar="NAME=FOLDER", help="a group of pictures from `generate`"
+    )
+    kit.add_argument(
+        "--real", type=Path, required=True, metavar="PAIRS", help="folder of pairs for the controls"
+    )
+    kit.add_argument("--split", choices=("validation", "test"), default="test", help="of the controls (test)")
+    kit.add_argument("--n", type=_at_least_one, default=20, help="pictures of each group (20)")
+    kit.add_argument("--controls", type=_at_least_one, help="real slices; default: as many as a group has")
+    kit.add_argument(
+        "--phase",
+        type=int,
+        choices=(1, 2),
+        default=1,
+        help="1: realism 1-5; 2: realism and agreement 1-3 (1)",
+    )
+    kit.add_argument("--key", type=Path, help="what each picture is; default: KIT-key.json beside the kit")
+    kit.add_argument(
+        "--shares", type=_share, nargs=2, metavar="SHARE", help="say how many pictures tell these two apart"
+    )
+    kit.add_argument("--seed", type=int, default=0)
+
+    scored = verb("reader-score", verbs.reader_score, "good shares and agreement of raters from filled forms")
+    scored.add_argument("key", type=Path, metavar="KEY", help="that reader-kit has written")
+    scored.add_argument(
+        "forms", type=Path, nargs="+", metavar="FORM", help="filled CSV, NAME.csv of each rater"
+    )
+    scored.add_argument("--out", type=Path, required=True, help="folder to write")
+    scored.add_argument("--note", default="", help="printed on the report and its figures")
     return top
 
 

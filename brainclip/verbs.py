@@ -333,3 +333,78 @@ def evaluate(asked: argparse.Namespace) -> str:
         split=asked.split,
         dry_run=asked.dry_run,
     )
+
+
+def captions(asked: argparse.Namespace) -> str:
+    from brainclip.evaluate.caption_statistics import write_caption_statistics
+
+    out = asked.out or asked.folder / "statistics"
+    if asked.dry_run:
+        return f"captions: would write {out}/captions.md on the {asked.split} split of {asked.folder}"
+    found = write_caption_statistics(asked.folder, out, split=asked.split, prompt=asked.prompt)
+    unseen = [
+        row["term"] for row in found.get("prompt_terms", ()) if not row["count"] and " " not in row["term"]
+    ]
+    terms = f"; never seen: {', '.join(unseen) or 'no word of the prompt'}" if asked.prompt else ""
+    words = found["words"]
+    return f"captions: {out}/captions.md ({words['different']} words in {found['captions']} captions{terms})"
+
+
+def reader_kit(asked: argparse.Namespace) -> str:
+    from brainclip.data import PairDataset
+    from brainclip.evaluate.pictures import MadePicture, made_pictures
+    from brainclip.evaluate.reader import choose, make_kit
+    from brainclip.evaluate.reader_tables import pictures_needed
+
+    folders = {}
+    for text in asked.made:
+        name, equals, folder = text.partition("=")
+        if not equals or not name or name in folders:
+            raise BrainclipError(f"--made {text!r}: expected NAME=FOLDER, each name once")
+        folders[name] = Path(folder)
+    made: dict[str, Sequence[MadePicture]] = {name: made_pictures(path) for name, path in folders.items()}
+    real = PairDataset([asked.real], asked.split)
+    controls = asked.n if asked.controls is None else asked.controls
+    shown = choose(made, real, each=asked.n, controls=controls, seed=asked.seed)
+    key = asked.key or asked.out.with_name(f"{asked.out.name}-key.json")
+    line = f"{len(shown)} pictures, of which {controls} real; key {key}"
+    if asked.shares:
+        needed = pictures_needed(*asked.shares)
+        line += f"; {needed or 'no number'} a group tell {asked.shares[0]:g} from {asked.shares[1]:g}"
+    if asked.dry_run:
+        return f"reader-kit: would write {asked.out} ({line})"
+    make_kit(shown, asked.out, key, phase=asked.phase, seed=asked.seed)
+    return f"reader-kit: {asked.out} ({line})"
+
+
+def reader_score(asked: argparse.Namespace) -> str:
+    from brainclip.evaluate.reader import read_forms, read_key
+    from brainclip.evaluate.reader_tables import write_score
+
+    if asked.dry_run:
+        forms = read_forms(read_key(asked.key), asked.forms)
+        return f"reader-score: would write {asked.out} from the forms of {', '.join(forms)}"
+    report = write_score(asked.key, asked.forms, asked.out, note=asked.note)
+    shares = ", ".join(
+        f"{scale} {group} {row['good']['value']:.2f}"
+        for scale, part in report["scales"].items()
+        for group, row in part["groups"].items()
+    )
+    return f"reader-score: {asked.out}/report.md (good: {shares})"
+
+
+def memorisation(asked: argparse.Namespace) -> str:
+    from brainclip.config import read_recipe
+    from brainclip.evaluate.memorisation_study import MemorisationRecipe, run_memorisation
+
+    recipe = read_recipe(MemorisationRecipe, asked.recipe, asked.overrides)
+    if asked.dry_run:
+        checks = ", ".join(recipe.check) or "nothing: the recipe has no [check.NAME]"
+        return f"memorisation: would check {checks} of {recipe.model} in {recipe.folder}"
+    report = run_memorisation(recipe)
+    found = ", ".join(
+        f"{name} {'passes' if check['verdict']['passes'] else 'FAILS'}: {check['details']['copies']} copies, "
+        f"{check['details']['beyond']['value']:.2%} of {check['pictures']} pictures beyond the threshold"
+        for name, check in report["checks"].items()
+    )
+    return f"memorisation: {recipe.folder}/report.md ({found})"

@@ -24,6 +24,7 @@ VERBS = (
     "qc",
     "agreement",
     "ablation",
+    "memorisation",
     "clip",
     "vae",
     "prior",
@@ -35,6 +36,9 @@ VERBS = (
     "merge",
     "embed",
     "evaluate",
+    "captions",
+    "reader-kit",
+    "reader-score",
 )
 
 

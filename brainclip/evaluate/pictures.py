@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from tqdm import tqdm
 
 import atlas
+from atlas.facts import Facts
+from atlas.prompt import read_prompt
 from brainclip.config import Recipe, digest
 from brainclip.data import PairDataset
+from brainclip.errors import BrainclipError
 from brainclip.evaluate.prompts import Asked
 from brainclip.model import BrainCLIP
 from brainclip.weights import hash_file, read_json
@@ -30,6 +33,49 @@ class Pictures:
 
     images: Tensor
     adapters: tuple[str | None, ...]
+
+
+@dataclass(frozen=True)
+class MadePicture:
+    """A generated picture read from its file. pixels: (H, W) float32 in [0, 1].
+
+    facts: what was asked for, with the plane and position that the file names (estimated where not asked)."""
+
+    file_name: str
+    pixels: np.ndarray
+    prompt: str
+    facts: Facts
+    adapter: str | None
+    seed: int
+    model: str
+
+
+def made_pictures(folder: Path) -> list[MadePicture]:
+    """The pictures that a model saved as PNG in a folder, by name.
+
+    BrainclipError for a folder without any, and for a PNG that does not say that a model of this package made
+    it: real slices taken for generated ones would spoil whatever is measured.
+    """
+    found = []
+    for path in sorted(folder.glob("*.png")):
+        try:
+            with Image.open(path) as image:
+                pixels, info = np.asarray(image.convert("L"), dtype=np.float32) / 255, image.info
+        except (OSError, UnidentifiedImageError):
+            raise BrainclipError(f"{path}: not a readable PNG") from None
+        if info.get("synthetic") != "true" or "prompt" not in info:
+            raise BrainclipError(f"{path}: does not say that it is synthetic; give pictures of `generate`")
+        facts = replace(
+            read_prompt(str(info["prompt"])).facts,
+            plane=str(info["plane"]),
+            position_mm=float(info["position_mm"]),
+        )
+        adapter = None if info.get("adapter") in (None, "null") else str(info["adapter"])
+        seed, model = int(info["seed"]), str(info["model"])
+        found.append(MadePicture(path.name, pixels, str(info["prompt"]), facts, adapter, seed, model))
+    if not found:
+        raise BrainclipError(f"{folder}: no PNG pictures; make some with `brainclip generate`")
+    return found
 
 
 def identity(model: BrainCLIP) -> str:

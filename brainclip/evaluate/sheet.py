@@ -74,8 +74,8 @@ def contact_sheet(
         true = data.images([i])[0, 0].numpy() if i >= 0 else np.zeros((data.size, data.size), np.float32)
         label = _facts_in_short(data, i) if i >= 0 else "none held out"
         made = f"generated, seed {seeds[k]}" + (f", {adapter}" if adapter else "")
-        cells.append(_cell(row.text, true, pictures.images[k, 0].numpy(), label, made))
-    _save(_grid(cells, columns), path)
+        cells.append(pair_cell(row.text, true, pictures.images[k, 0].numpy(), label, made))
+    save_sheet(cells, columns, path)
     return len(asked)
 
 
@@ -88,7 +88,7 @@ def _facts_in_short(data: PairDataset, i: int) -> str:
     return f"{source}{age}{sex}, {AXIS[str(facts.plane)]} {facts.position_mm:+.0f}"
 
 
-def _cell(prompt: str, true: np.ndarray, made: np.ndarray, left: str, right: str) -> Image.Image:
+def pair_cell(prompt: str, true: np.ndarray, made: np.ndarray, left: str, right: str) -> Image.Image:
     """One pair of slices (H, W) in [0, 1] with the prompt above and a caption under each."""
     factor = -(-LEAST // len(true))
     side, font = len(true) * factor, ImageFont.load_default(TEXT)
@@ -116,26 +116,22 @@ def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.Ima
     return lines
 
 
-def _grid(cells: Sequence[Image.Image], columns: int) -> Image.Image:
-    """The cells in rows of `columns`, under the title."""
+def save_sheet(cells: Sequence[Image.Image], columns: int, path: Path, *, title: str = TITLE) -> None:
+    """Write the cells in rows of `columns`, under the title, as a PNG."""
     width, height = cells[0].size
     rows = -(-len(cells) // columns)
     font = ImageFont.load_default(TEXT + 1)
     whole = columns * (width + 3 * GAP) + GAP
-    title = _wrapped(TITLE, whole - 2 * GAP, font)
-    top = len(title) * (TEXT + 4) + 2 * GAP
+    lines = _wrapped(title, whole - 2 * GAP, font)
+    top = len(lines) * (TEXT + 4) + 2 * GAP
     sheet = Image.new("L", (whole, top + rows * (height + 2 * GAP)), 255)
     draw = ImageDraw.Draw(sheet)
-    for number, line in enumerate(title):
+    for number, line in enumerate(lines):
         draw.text((GAP, GAP + number * (TEXT + 4)), line, fill=0, font=font)
     for number, cell in enumerate(cells):
         row, column = divmod(number, columns)
         sheet.paste(cell, (GAP + column * (width + 3 * GAP), top + row * (height + 2 * GAP)))
-    return sheet
-
-
-def _save(image: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    image.save(temporary, "PNG")
+    sheet.save(temporary, "PNG")
     temporary.replace(path)
