@@ -24,6 +24,7 @@ VERBS = (
     "qc",
     "agreement",
     "ablation",
+    "degradation",
     "memorisation",
     "clip",
     "vae",
