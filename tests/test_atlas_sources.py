@@ -206,6 +206,9 @@ def test_a_wrong_or_missing_participants_table_is_refused(tmp_path: Path) -> Non
     (folder / "participants.tsv").write_text("id\tage\n1\t20\n")
     with pytest.raises(SourceError, match="column 'participant_id' is missing; the table has id, age"):
         find_scans("bids", folder)
+    (folder / "participants.tsv").write_text("participant_id age\nsub-01 20\n")
+    with pytest.raises(SourceError, match="its columns are not separated by tabs"):
+        find_scans("bids", folder)
     (folder / "participants.tsv").unlink()
     with pytest.raises(SourceError, match=r"participants\.tsv: missing; the simulator writes it last"):
         find_scans("simulated", folder)

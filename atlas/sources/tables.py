@@ -196,6 +196,10 @@ def _same(one: str, other: str) -> bool:
 
 def _missing(path: Path, column: str, first: Mapping[str, Any]) -> SourceError:
     names = [str(name) for name in first]
+    if len(names) == 1 and len(names[0].split()) > 1:
+        return SourceError(
+            f"{path}: its columns are not separated by tabs (.tsv), commas or semicolons (.csv)"
+        )
     if any(number(name) is not None for name in names):
         return SourceError(
             f"{path}: its first line holds values ({', '.join(names[:4])}), not headings; put the line with "
