@@ -64,19 +64,21 @@ def begin(
 ) -> dict[str, str]:
     """Subject -> split, written before any work; a subject that has a split keeps it when others are added.
 
-    families: subject -> family (its own name where it has none); a family stays together. PairsError when
-    people who already have their splits turn out to be of one family.
+    families: subject -> family (its own name where it has none); a family stays together. PairsError for a
+    new person of a family that is in two splits already, because it was not known as one before.
     """
     if not (out / "settings.json").exists():
         write_whole(out / "settings.json", json.dumps(_wanted(source, settings, keep), indent=1) + "\n")
     path = out / "splits.json"
     assigned: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     known: dict[str, str] = {}
+    growing = {family for name, family in families.items() if name not in assigned}
     for name, split in assigned.items():
-        if name in families and known.setdefault(families[name], split) != split:
+        family = families.get(name)
+        if family and known.setdefault(family, split) != split and family in growing:
             raise PairsError(
-                f"{out}: {name} is in {split}, and others of the family {families[name]!r} in "
-                f"{known[families[name]]}; the families were not known when it was begun: give another folder"
+                f"{out}: {name} is in {split}, and others of the family {family!r} in "
+                f"{known[family]}; the families were not known when it was begun: give another folder"
             )
     by_family = assign_splits(sorted(set(families.values())), shares, seed=settings.seed, assigned=known)
     assigned |= {name: by_family[family] for name, family in families.items() if name not in assigned}

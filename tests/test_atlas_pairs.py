@@ -354,8 +354,10 @@ def test_people_in_two_splits_who_turn_out_to_be_one_family_are_refused(tmp_path
     splits = begin(tmp_path, "simulated", settings, alone, (0.8, 0.1, 0.1), ())
     held_out = next(name for name, split in splits.items() if split == "test")
     other = next(name for name, split in splits.items() if split == "train")
+    twins = alone | {held_out: "twins", other: "twins"}
+    assert begin(tmp_path, "simulated", settings, twins, (0.8, 0.1, 0.1), ()) == splits  # as it was made
     with pytest.raises(PairsError, match="others of the family 'twins' in"):
-        begin(tmp_path, "simulated", settings, alone | {held_out: "twins", other: "twins"}, (1, 0, 0), ())
+        begin(tmp_path, "simulated", settings, twins | {"a third": "twins"}, (0.8, 0.1, 0.1), ())
 
 
 def test_files_of_older_versions_that_do_not_say_what_they_were_made_from_count_as_done(

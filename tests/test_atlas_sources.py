@@ -152,6 +152,25 @@ def cohort(folder: Path) -> Path:
     return folder
 
 
+def test_twins_of_ixi_are_one_family(tmp_path: Path) -> None:
+    table = 'IXI_ID,"SEX_ID (1=m, 2=f)",AGE,DOB,STUDY_DATE\n' + "".join(
+        f"{n},{sex},40,{born},{day}\n"
+        for n, sex, born, day in (
+            (12, 2, "1960-01-02", "2006-05-01"),
+            (13, 2, "1960-01-02", "2006-05-01"),
+            (14, 2, "1960-01-02", "2006-05-02"),
+            (15, 1, "1960-01-02", "2006-05-01"),
+        )
+    )
+    scans, _ = find_scans("ixi", ixi(tmp_path, table))
+    assert {scan.subject: scan.family for scan in scans} == {
+        "IXI012": "IXI012 and twin",
+        "IXI013": "IXI012 and twin",
+        "IXI014": "",
+        "IXI015": "",
+    }
+
+
 def test_a_simulated_cohort_brings_its_true_labels(tmp_path: Path) -> None:
     scans, left_out = find_scans("simulated", cohort(tmp_path))
     assert [(scan.subject, scan.modality) for scan in scans[:4]] == [

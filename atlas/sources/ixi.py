@@ -1,6 +1,7 @@
 """IXI (brain-development.org): T1, T2 and PD of healthy volunteers from three London hospitals.
 
-A file whose header does not say the orientation is left out, for nothing else says which side is left.
+A file whose header does not say the orientation is left out, for nothing else says which side is left. Two of
+one sex and date of birth who were scanned on one day are twins: a family, which stays in one split.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ SITES = {
     "IOP": ("Institute of Psychiatry", 1.5),
 }
 HEADINGS = {"id": ("IXI_ID",), "sex": ("SEX_ID (1=m, 2=f)",), "age": ("AGE",)}
+DATES = {"born": ("DOB",), "scanned": ("STUDY_DATE",)}  # not in every copy
 
 
 def ixi_scans(folder: Path, masks: Path | None) -> tuple[list[Scan], Notes]:
     """The scans of IXI: IXI012-HH-1211-T1.nii.gz, IXI.xls or .csv there or above."""
-    table = _table(folder)
+    rows = _rows(folder)
+    table, twins = _people(rows), _twins(rows)
     scans: list[Scan] = []
     left_out: Notes = []
     for path in sorted(path for path in folder.rglob("*.nii*") if not path.is_dir()):
@@ -54,25 +57,41 @@ def ixi_scans(folder: Path, masks: Path | None) -> tuple[list[Scan], Notes]:
         if reason:
             left_out.append(note(subject, path, reason))
             continue
-        scans.append(Scan("ixi", subject, session, modality, path, known, mask))
+        family = twins.get(int(digits), "")
+        scans.append(Scan("ixi", subject, session, modality, path, known, mask, family=family))
     return scans, left_out
 
 
-def _table(folder: Path) -> dict[int, tuple[dict[str, Any], list[str]]]:
-    """IXI id -> (age and sex as far as the rows agree, what was dropped and why)."""
+def _rows(folder: Path) -> list[dict[str, str]]:
+    """The rows of the table with an id."""
     places = [place / name for place in (folder, folder.parent) for name in ("IXI.xls", "IXI.csv")]
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         raise SourceError(
             f"{folder}: neither IXI.xls nor IXI.csv is there or in the folder above; put one there"
         )
+    rows = read_table(path, HEADINGS | DATES, need=tuple(HEADINGS))
+    return [row for row in rows if number(row["id"]) is not None]
+
+
+def _twins(rows: list[dict[str, str]]) -> dict[int, str]:
+    """IXI id -> family, of those who share sex, date of birth and day of the scan with another id."""
+    alike: dict[tuple[str, ...], set[int]] = {}
+    for row in rows:
+        if row["born"] and row["scanned"] and row["sex"]:
+            key = (row["born"], row["scanned"], row["sex"])
+            alike.setdefault(key, set()).add(int(number(row["id"]) or 0))
+    return {ixi_id: f"IXI{min(ids):03d} and twin" for ids in alike.values() if len(ids) > 1 for ixi_id in ids}
+
+
+def _people(rows: list[dict[str, str]]) -> dict[int, tuple[dict[str, Any], list[str]]]:
+    """IXI id -> (age and sex as far as the rows agree, what was dropped and why)."""
     found: dict[int, list[tuple[float | None, str | None]]] = {}
-    for row in read_table(path, HEADINGS, need=tuple(HEADINGS)):
-        ixi_id, sex_id, age = number(row["id"]), number(row["sex"]), number(row["age"])
-        if ixi_id is None:
-            continue
+    for row in rows:
+        sex_id, age = number(row["sex"]), number(row["age"])
         sex = {1.0: "male", 2.0: "female"}.get(sex_id) if sex_id is not None else None
-        found.setdefault(int(ixi_id), []).append((age if age and 0 < age <= OLDEST else None, sex))
+        one = (age if age and 0 < age <= OLDEST else None, sex)
+        found.setdefault(int(number(row["id"]) or 0), []).append(one)
     return {ixi_id: _agreed(rows) for ixi_id, rows in found.items()}
 
 
