@@ -65,10 +65,11 @@ def side_by_side(programs: Sequence[str], *, batch: int, steps: int, rounds: int
             for k in order:
                 runs[k].begin()
                 taken[k].append(runs[k].seconds())
-    return [
-        Turns(program, *np.array(seconds).T, steps, batch)
-        for program, seconds in zip(programs, taken, strict=True)
-    ]
+    found = []
+    for program, pairs in zip(programs, taken, strict=True):
+        seconds, processor = np.array(pairs).T
+        found.append(Turns(program, seconds, processor, steps, batch))
+    return found
 
 
 def table(turns: Sequence[Turns]) -> str:
