@@ -13,7 +13,8 @@ import pytest
 from conftest import ROOT
 
 from atlas.register import OVERLAP_FLOOR, SIMILARITY_FLOOR
-from brainclip import cli, verbs
+from brainclip import cli
+from brainclip.commands.model import numbered
 from brainclip.config import PairsRecipe
 
 TINY = str(ROOT / "recipes" / "tiny.toml")
@@ -271,7 +272,7 @@ def test_command_line_runs_as_a_program(command: list[str]) -> None:
     ],
 )
 def test_several_pictures_are_numbered_before_the_ending(out: str, count: int, names: list[str]) -> None:
-    assert [path.as_posix() for path in verbs.numbered(Path(out), count)] == names
+    assert [path.as_posix() for path in numbered(Path(out), count)] == names
 
 
 def test_pairs_prints_what_it_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,60 @@
+"""Arguments that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+
+class AddVerb(Protocol):
+    """Adds a verb and returns its parser. `call` takes the parsed arguments and returns a line of result."""
+
+    def __call__(
+        self, name: str, call: Callable[[argparse.Namespace], Any], summary: str
+    ) -> argparse.ArgumentParser: ...
+
+
+def add_overrides(verb: argparse.ArgumentParser) -> None:
+    """--set KEY=VALUE, of verbs that read a recipe."""
+    verb.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="such as clip.steps=10",
+    )
+
+
+def add_recipe(verb: argparse.ArgumentParser, example: str) -> None:
+    """RECIPE and --set."""
+    verb.add_argument("recipe", type=Path, metavar="RECIPE", help=f"such as {example}")
+    add_overrides(verb)
+
+
+def at_least_one(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return value
+
+
+def above_zero(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
+    return value
+
+
+at_least_one.__name__ = "whole number"
+above_zero.__name__ = share.__name__ = "number"  # argparse says "invalid number value: 'x'"

@@ -1,0 +1,166 @@
+"""Verbs: how good a model is."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from brainclip.commands.arguments import AddVerb, add_overrides, add_recipe, at_least_one, share
+from brainclip.errors import BrainclipError
+
+
+def add_verbs(verb: AddVerb) -> None:
+    evaluate_verb = verb("evaluate", evaluate, "measure a trained model and write the report")
+    evaluate_verb.add_argument("recipe", type=Path, metavar="RECIPE")
+    evaluate_verb.add_argument(
+        "--out", type=Path, help="folder to write; default: evaluate/ in the recipe's folder"
+    )
+    evaluate_verb.add_argument(
+        "--prompts", type=at_least_one, default=200, help="prompts of the adherence test (200)"
+    )
+    evaluate_verb.add_argument(
+        "--split", choices=("validation", "test"), default="test", help="held-out subjects (test)"
+    )
+    add_overrides(evaluate_verb)
+
+    degradation_verb = verb(
+        "degradation",
+        degradation,
+        "try whether distances of features follow the quality of real slices",
+    )
+    add_recipe(degradation_verb, "recipes/degradation.toml")
+
+    memorisation_verb = verb(
+        "memorisation", memorisation, "check whether generated slices are copies of training slices"
+    )
+    add_recipe(memorisation_verb, "recipes/memorisation.toml")
+
+    kit_verb = verb(
+        "reader-kit", reader_kit, "mix generated and real slices for raters who cannot tell which"
+    )
+    kit_verb.add_argument(
+        "out", type=Path, metavar="KIT", help="folder for the raters: pictures, form, instructions"
+    )
+    kit_verb.add_argument(
+        "--made", nargs="+", required=True, metavar="NAME=FOLDER", help="a group of pictures from `generate`"
+    )
+    kit_verb.add_argument(
+        "--real", type=Path, required=True, metavar="PAIRS", help="folder of pairs for the controls"
+    )
+    kit_verb.add_argument(
+        "--split", choices=("validation", "test"), default="test", help="of the controls (test)"
+    )
+    kit_verb.add_argument("--n", type=at_least_one, default=20, help="pictures of each group (20)")
+    kit_verb.add_argument(
+        "--controls", type=at_least_one, help="real slices; default: as many as a group has"
+    )
+    kit_verb.add_argument(
+        "--phase",
+        type=int,
+        choices=(1, 2),
+        default=1,
+        help="1: realism 1-5; 2: realism and agreement 1-3 (1)",
+    )
+    kit_verb.add_argument(
+        "--key", type=Path, help="what each picture is; default: KIT-key.json beside the kit"
+    )
+    kit_verb.add_argument(
+        "--shares", type=share, nargs=2, metavar="SHARE", help="say how many pictures tell these two apart"
+    )
+    kit_verb.add_argument("--seed", type=int, default=0)
+
+    scored_verb = verb("reader-score", reader_score, "good shares and agreement of raters from filled forms")
+    scored_verb.add_argument("key", type=Path, metavar="KEY", help="that reader-kit has written")
+    scored_verb.add_argument(
+        "forms", type=Path, nargs="+", metavar="FORM", help="filled CSV, NAME.csv of each rater"
+    )
+    scored_verb.add_argument("--out", type=Path, required=True, help="folder to write")
+    scored_verb.add_argument("--note", default="", help="printed on the report and its figures")
+
+
+def evaluate(asked: argparse.Namespace) -> str:
+    from brainclip.evaluate import evaluate as run
+
+    return run(
+        asked.recipe,
+        overrides=asked.overrides,
+        out=asked.out,
+        prompts=asked.prompts,
+        split=asked.split,
+        dry_run=asked.dry_run,
+    )
+
+
+def degradation(asked: argparse.Namespace) -> str:
+    from brainclip.config import read_recipe
+    from brainclip.evaluate.degradation import DegradationRecipe, run_degradation
+
+    recipe = read_recipe(DegradationRecipe, asked.recipe, asked.overrides)
+    if asked.dry_run:
+        return f"degradation: would degrade {recipe.slices} slices in {recipe.folder}"
+    report = run_degradation(recipe)
+    scores = ", ".join(
+        f"{name} {found['score']:.0%}, {found['paired']:.0%}" for name, found in report.items()
+    )
+    return f"degradation: {recipe.folder}/degradation.md (grades beyond the floor, told in pairs: {scores})"
+
+
+def memorisation(asked: argparse.Namespace) -> str:
+    from brainclip.config import read_recipe
+    from brainclip.evaluate.memorisation_study import MemorisationRecipe, run_memorisation
+
+    recipe = read_recipe(MemorisationRecipe, asked.recipe, asked.overrides)
+    if asked.dry_run:
+        checks = ", ".join(recipe.check) or "nothing: the recipe has no [check.NAME]"
+        return f"memorisation: would check {checks} of {recipe.model} in {recipe.folder}"
+    report = run_memorisation(recipe)
+    found = ", ".join(
+        f"{name} {'passes' if check['verdict']['passes'] else 'FAILS'}: {check['details']['copies']} copies, "
+        f"{check['details']['beyond']['value']:.2%} of {check['pictures']} pictures beyond the threshold"
+        for name, check in report["checks"].items()
+    )
+    return f"memorisation: {recipe.folder}/report.md ({found})"
+
+
+def reader_kit(asked: argparse.Namespace) -> str:
+    from brainclip.data import PairDataset
+    from brainclip.evaluate.pictures import MadePicture, made_pictures
+    from brainclip.evaluate.reader import choose, make_kit
+    from brainclip.evaluate.reader_tables import pictures_needed
+
+    folders = {}
+    for text in asked.made:
+        name, equals, folder = text.partition("=")
+        if not equals or not name or name in folders:
+            raise BrainclipError(f"--made {text!r}: expected NAME=FOLDER, each name once")
+        folders[name] = Path(folder)
+    made: dict[str, Sequence[MadePicture]] = {name: made_pictures(path) for name, path in folders.items()}
+    real = PairDataset([asked.real], asked.split)
+    controls = asked.n if asked.controls is None else asked.controls
+    shown = choose(made, real, each=asked.n, controls=controls, seed=asked.seed)
+    key = asked.key or asked.out.with_name(f"{asked.out.name}-key.json")
+    line = f"{len(shown)} pictures, of which {controls} real; key {key}"
+    if asked.shares:
+        needed = pictures_needed(*asked.shares)
+        line += f"; {needed or 'no number'} a group tell {asked.shares[0]:g} from {asked.shares[1]:g}"
+    if asked.dry_run:
+        return f"reader-kit: would write {asked.out} ({line})"
+    make_kit(shown, asked.out, key, phase=asked.phase, seed=asked.seed)
+    return f"reader-kit: {asked.out} ({line})"
+
+
+def reader_score(asked: argparse.Namespace) -> str:
+    from brainclip.evaluate.reader import read_forms, read_key
+    from brainclip.evaluate.reader_tables import write_score
+
+    if asked.dry_run:
+        forms = read_forms(read_key(asked.key), asked.forms)
+        return f"reader-score: would write {asked.out} from the forms of {', '.join(forms)}"
+    report = write_score(asked.key, asked.forms, asked.out, note=asked.note)
+    shares = ", ".join(
+        f"{scale} {group} {row['good']['value']:.2f}"
+        for scale, part in report["scales"].items()
+        for group, row in part["groups"].items()
+    )
+    return f"reader-score: {asked.out}/report.md (good: {shares})"
