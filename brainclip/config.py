@@ -163,6 +163,7 @@ class PriorRecipe(TrainingRecipe):
     timesteps: int = 1000
     sampling_steps: int = 10
     guidance: float = 1.5
+    age_guidance: float = 0.0  # along the direction in which the CLIP shows the age; 0: as `guidance`
     candidates: int = 1  # image embeddings drawn for a picture, of which the nearest to the text is decoded
     restate: bool = True  # what a prompt asks for is put into a training wording before it is embedded
 

@@ -153,6 +153,7 @@ class BrainCLIP:
                 [picture_seed for _, picture_seed in jobs],
                 steps=defaults["prior_steps"],
                 guidance=defaults["prior_guidance"],
+                age_guidance=defaults.get("prior_age_guidance"),
                 candidates=candidates,
             )
         # 3. Image embedding -> picture.

@@ -169,36 +169,55 @@ class Prior(nn.Module):
         *,
         steps: int,
         guidance: float,
+        age_guidance: float | None = None,
         candidates: int = 1,
     ) -> Tensor:
         """Image embeddings (B, D) of unit length, one per text and seed; row k depends on its own alone.
 
-        guidance: 1 follows the caption as trained; more moves away from the empty caption. candidates: of so
+        guidance: 1 follows the caption as trained; more moves away from the empty caption. age_guidance: as
+        much along the direction in which the CLIP shows the age; None: as in all others. candidates: of so
         many samples of a seed the one with the largest cosine to the text embedding is taken.
         """
-        tokens = clip.tokenize([*texts, *([""] * len(texts) if guidance != 1 else [])])
+        along = guidance if age_guidance is None else age_guidance
+        tokens = clip.tokenize([*texts, *([""] * len(texts) if (guidance, along) != (1, 1) else [])])
         embedding, states = clip.encode_text(tokens)
         mask = tokens != 0
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         drawn = []
         for _ in range(candidates):
             noise = torch.stack([torch.randn(embedding.shape[1], generator=one) for one in generators])
-            found = self._denoised(noise, embedding, states, mask, steps=steps, guidance=guidance)
+            found = self._denoised(
+                noise, embedding, states, mask, steps=steps, guidance=guidance, along=(clip.age_axis, along)
+            )
             drawn.append(self.unwhiten(found))
         return nearest_to(embedding[: len(texts)], torch.stack(drawn))
 
     def _denoised(
-        self, x: Tensor, embedding: Tensor, states: Tensor, mask: Tensor, *, steps: int, guidance: float
+        self,
+        x: Tensor,
+        embedding: Tensor,
+        states: Tensor,
+        mask: Tensor,
+        *,
+        steps: int,
+        guidance: float,
+        along: tuple[Tensor, float] | None = None,
     ) -> Tensor:
         """Whitened embeddings (B, D) from noise x, by DDIM with eta 0. embedding, states and mask have B
-        rows, or with guidance 2 B: those of the texts, then of the empty caption."""
+        rows, or with guidance 2 B: those of the texts, then of the empty caption. along: a direction (D,) of
+        the unit-length embeddings, and the guidance along it."""
+        std = self.transformer.clip_std[0]
         self.scheduler.set_timesteps(steps)
         for timestep in self.scheduler.timesteps:
-            times = timestep.expand(len(embedding))
-            predicted = self(x if guidance == 1 else torch.cat([x, x]), times, embedding, states, mask)
-            if guidance != 1:
+            times, guided = timestep.expand(len(embedding)), len(embedding) > len(x)
+            predicted = self(torch.cat([x, x]) if guided else x, times, embedding, states, mask)
+            if guided:
                 asked, empty = predicted.chunk(2)
                 predicted = empty + guidance * (asked - empty)
+                if along is not None:
+                    axis, own = along
+                    shown = (asked - empty) @ (std * axis)  # (B,), in unit-length embeddings
+                    predicted = predicted + (own - guidance) * torch.outer(shown, axis / std)
             x = self.scheduler.step(predicted, timestep, x, use_clipped_model_output=True).prev_sample
         return x
 

@@ -8,6 +8,7 @@ import torch
 from diffusers import PriorTransformer
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from safetensors.torch import load_file, save_file
+from torch.nn import functional
 from toys import CLIP, PRIOR, SIZE, TEXTS, toy_clip, toy_prior
 
 from brainclip.clip import Clip, new_clip, train_tokenizer
@@ -66,6 +67,25 @@ def test_of_several_candidates_the_nearest_to_the_text_is_taken(clip: Clip) -> N
         cosine = drawn @ text[row]
         assert cosine.max() > cosine.min() + 1e-3
         assert torch.allclose(found[row], drawn[cosine.argmax()], atol=1e-5)
+
+
+def test_age_guidance_moves_the_age_alone(clip: Clip) -> None:
+    prior, settings = toy_prior(clip), {"steps": 1, "guidance": 2.0}
+    axis = functional.normalize(torch.arange(1.0, len(clip.age_axis) + 1), dim=0)
+    clip.age_axis.copy_(axis)
+    try:
+        plain, same, more, less = (
+            prior.sample(clip, TEXTS, [1, 2, 3], age_guidance=age, **settings)
+            for age in (None, 2.0, 6.0, 1.0)
+        )
+    finally:
+        clip.age_axis.zero_()
+    assert torch.equal(plain, same)
+    assert ((more - plain) @ axis).abs().min() > 1e-3
+    assert bool(((more - plain) @ axis * ((plain - less) @ axis) > 0).all())  # one way, and the other
+    # a single step of DDIM ends at the prediction, and unit length only stretches what is across the axis
+    across = [found - torch.outer(found @ axis, axis) for found in (plain, more)]
+    assert functional.cosine_similarity(*across) == pytest.approx(1.0, abs=1e-5)
 
 
 def test_candidates_do_not_depend_on_the_batch(clip: Clip) -> None:

@@ -205,6 +205,7 @@ def _pictures(
                 seeds,
                 steps=settings["prior_steps"],
                 guidance=settings["prior_guidance"],
+                age_guidance=settings.get("prior_age_guidance"),
             )
         adapters = [{variant.adapter: 1.0} if variant.adapter else {}] * len(asked)
     return model.decode(chosen, seeds, captions, adapters=adapters)

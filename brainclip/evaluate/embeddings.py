@@ -123,6 +123,7 @@ def prior_samples(model: BrainCLIP, texts: Sequence[str]) -> Tensor:
                     [k + number * len(texts) for k in part],
                     steps=settings["prior_steps"],
                     guidance=settings["prior_guidance"],
+                    age_guidance=settings.get("prior_age_guidance"),
                 )
             )
     return torch.cat(drawn).unflatten(0, (SAMPLES, len(texts)))

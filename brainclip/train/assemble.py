@@ -64,6 +64,7 @@ def assemble(recipe: Recipe) -> Path:
             "guidance": recipe.decoder.guidance,
             "prior_steps": recipe.prior.sampling_steps,
             "prior_guidance": recipe.prior.guidance,
+            "prior_age_guidance": recipe.prior.age_guidance or None,
             "prior_candidates": recipe.prior.candidates,
             "restate": recipe.prior.restate,
         },

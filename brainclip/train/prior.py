@@ -96,8 +96,9 @@ def train_prior(recipe: Recipe) -> dict[str, float]:
     inputs = {"pairs": data.hash, "clip": clip.hash} | started_from(stage.start, DIFFUSERS_WEIGHTS)
     if stage.base:
         inputs["base"] = hash_file(base_folder(stage.base) / WEIGHTS)
-    if stage.age and not bool(clip.age_axis.any()):
-        raise RecipeError("prior.age: this CLIP has no direction for the age; train it with clip.age")
+    for key in ("age", "age_guidance"):
+        if getattr(stage, key) and not bool(clip.age_axis.any()):
+            raise RecipeError(f"prior.{key}: this CLIP has no direction for the age; train it with clip.age")
     years = prior.unit_std * clip.age_axis / SHIFT
     objective = PriorObjective(prior, clip.to(device), years, age=stage.age, min_snr=stage.min_snr)
     facts = {"recipe": as_dict(stage), "inputs": inputs}
