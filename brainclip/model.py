@@ -105,13 +105,15 @@ class BrainCLIP:
         prompts: str | Sequence[str],
         *,
         n: int = 1,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         steps: int | None = None,
         guidance: float | None = None,
         adapter: str | Mapping[str, float] | None = "auto",
         candidates: int | None = None,
     ) -> list[Picture]:
         """n Pictures per prompt, in the order of the prompts; picture k of a prompt has the seed `seed + k`.
+
+        seed: of all prompts, or one for each.
 
         A prompt is read into facts, and these are said again in a wording of the training captions, which
         each picture keeps in settings["caption"]; a prompt that names no plane is embedded as it is. A new
@@ -134,11 +136,14 @@ class BrainCLIP:
             raise BrainclipError(f"n = {n}; at least one picture must be asked for")
         chosen = [self.adapter_for(prompt, adapter) for prompt in read]
         defaults = self.card["generate"]
+        seeds = [seed] * len(prompts) if isinstance(seed, int) else list(seed)
+        if len(seeds) != len(prompts):
+            raise BrainclipError(f"{len(seeds)} seeds for {len(prompts)} prompts; give one, or one for each")
         candidates = defaults.get("prior_candidates", 1) if candidates is None else candidates
         if candidates < 1:
             raise BrainclipError(f"candidates = {candidates}; at least one embedding must be drawn")
         steps, guidance = self._sampling(steps, guidance)
-        jobs = [(row, seed + k) for row in range(len(prompts)) for k in range(n)]
+        jobs = [(row, seeds[row] + k) for row in range(len(prompts)) for k in range(n)]
         captions = [self.caption(read[row], picture_seed) for row, picture_seed in jobs]
         self.clip.tokenize([*(prompt.text for prompt in read), *captions])
         for token in {token for held in tokens for token in held}:
@@ -348,7 +353,7 @@ def generate(
     prompts: str | Sequence[str],
     *,
     n: int = 1,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     steps: int | None = None,
     guidance: float | None = None,
     adapter: str | Mapping[str, float] | None = "auto",

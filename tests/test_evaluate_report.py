@@ -131,6 +131,16 @@ def test_picture_does_not_depend_on_what_else_is_generated(recipe: Path, tmp_pat
     assert together.adapters == (None,) * 5
 
 
+def test_each_prompt_can_have_a_seed_of_its_own(recipe: Path) -> None:
+    model, text = load(recipe.parent / "model"), "axial T1 slice, z = 12 mm"
+    own = model.generate([text, text], n=2, seed=[4, 9])
+    assert [picture.seed for picture in own] == [4, 5, 9, 10]
+    alone = model.generate(text, seed=9)[0]
+    assert np.allclose(own[2].pixels, alone.pixels, atol=1e-5)
+    with pytest.raises(BrainclipError, match="3 seeds for 2 prompts"):
+        model.generate([text, text], seed=[1, 2, 3])
+
+
 def test_perfect_verdicts_score_one_and_a_wrong_plane_misses_the_position() -> None:
     asked = [Asked("", "axial", "T1", 12.0 + k, None, 20 + 9 * k, "female") for k in range(6)]
     verdicts = Verdicts(

@@ -110,14 +110,13 @@ def generated(
     paths = [folder / f"{digest([made_by, text, seed])}.png" for text, seed in zip(texts, seeds, strict=True)]
     missing = [row for row, path in enumerate(paths) if not path.is_file()]
     with tqdm(total=len(missing), desc="generate", unit="picture", disable=not missing) as bar:
-        for seed in dict.fromkeys(seeds[row] for row in missing):  # one call makes pictures of one seed
-            rows = [row for row in missing if seeds[row] == seed]
-            for start in range(0, len(rows), TOGETHER):
-                part = rows[start : start + TOGETHER]
-                made = model.generate([texts[row] for row in part], seed=seed, adapter=adapter)
-                for row, picture in zip(part, made, strict=True):
-                    picture.save(paths[row])
-                bar.update(len(part))
+        for start in range(0, len(missing), TOGETHER):
+            part = missing[start : start + TOGETHER]
+            of_part = [seeds[row] for row in part]
+            made = model.generate([texts[row] for row in part], seed=of_part, adapter=adapter)
+            for row, picture in zip(part, made, strict=True):
+                picture.save(paths[row])
+            bar.update(len(part))
     images: list[np.ndarray] = []
     adapters: list[str | None] = []
     for path in paths:
