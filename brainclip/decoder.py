@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from brainclip.clip import Clip
 from brainclip.config import AdapterRecipe, DecoderRecipe, InversionRecipe
-from brainclip.errors import RecipeError, WeightsError
+from brainclip.errors import BrainclipError, RecipeError, WeightsError
 from brainclip.inversion import read_vectors, write_vectors
 from brainclip.layouts import Layout, base_folder, load_layout, new_layout
 from brainclip.lora import WEIGHTS, adapter_weights, add_lora, attached, load_lora, save_lora, use_lora
@@ -212,13 +212,26 @@ class Decoder(nn.Module):
         steps: int,
         guidance: float,
         captions: Sequence[str] | None = None,
+        start: Tensor | None = None,
+        strength: float = 1.0,
     ) -> Tensor:
         """Grey images (B, 1, H, W) in [0, 1], on the CPU, one per whitened embedding (B, D) and seed.
 
         Picture k depends on its own embedding, caption and seed alone. guidance: 1 follows the embedding as
-        trained. captions: for a decoder trained with text; None: without.
+        trained. captions: for a decoder trained with text; None: without. start: slices (B, 1, H, W) in
+        [0, 1] to begin with: they get the noise of the last `strength` of the steps, above 0 to 1, and only
+        these are gone; 1 forgets them. None: from noise alone. BrainclipError for another strength or shape.
         """
         layout = self.layout
+        if not 0 < strength <= 1:
+            raise BrainclipError(
+                f"strength = {strength:g}: give the share of the steps to go, above 0, up to 1"
+            )
+        if start is not None and start.shape != (len(seeds), 1, layout.size, layout.size):
+            raise BrainclipError(
+                f"start of {tuple(start.shape)}: {len(seeds)} seeds of this decoder want "
+                f"{(len(seeds), 1, layout.size, layout.size)}"
+            )
         captions = list(captions) if captions is not None else [""] * len(seeds)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         noise = torch.stack([torch.randn(layout.shape, generator=generator) for generator in generators])
@@ -236,7 +249,13 @@ class Decoder(nn.Module):
             asked, free = predicted.chunk(2)
             return free + guidance * (asked - free)
 
-        start = noise.to(layout.device)
-        return layout.pictures(
-            denoised(self.scheduler, start, predict, steps=steps, generators=generators)
-        ).cpu()
+        found = denoised(
+            self.scheduler,
+            noise.to(layout.device),
+            predict,
+            steps=steps,
+            generators=generators,
+            start=None if start is None else layout.latents(start),
+            strength=strength,
+        )
+        return layout.pictures(found).cpu()

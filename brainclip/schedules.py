@@ -131,17 +131,29 @@ def denoised(
     *,
     steps: int,
     generators: Sequence[Generator],
+    start: Tensor | None = None,
+    strength: float = 1.0,
 ) -> Tensor:
     """What the sampler makes of white noise (B, ...) in so many steps; row k depends on row k alone.
 
     predict: the network's answer to noisy rows at a time (). generators: of the rows, for samplers that draw
-    more noise.
+    more noise. start: clean latents (B, ...), which the noise is added to as of the last `strength` of the
+    steps, at least one, and only these are gone (Meng et al. 2022, SDEdit); None: from noise alone.
     """
     flow = objective_of(scheduler) == FLOW
     more = {"generator": list(generators)} if "generator" in _arguments(scheduler.step) else {}
     scheduler.set_timesteps(steps)
-    x = noise if flow else noise * scheduler.init_noise_sigma
-    for timestep in scheduler.timesteps:
+    timesteps = scheduler.timesteps
+    if start is None:
+        x = noise if flow else noise * scheduler.init_noise_sigma
+    else:
+        begin = len(timesteps) - max(1, round(len(timesteps) * strength))
+        timesteps = timesteps[begin:]
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(begin)
+        add = scheduler.scale_noise if flow else scheduler.add_noise
+        x = add(start, noise=noise, **{"timestep" if flow else "timesteps": timesteps[:1].expand(len(start))})
+    for timestep in timesteps:
         shown = x if flow else scheduler.scale_model_input(x, timestep)
         found = scheduler.step(predict(shown, timestep), timestep, x, **more)
         x = found.prev_sample

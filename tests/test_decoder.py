@@ -12,7 +12,7 @@ from toys import DECODER, smooth_images, toy_clip, toy_decoder, toy_vae
 from brainclip.clip import Clip
 from brainclip.config import AdapterRecipe
 from brainclip.decoder import Decoder
-from brainclip.errors import WeightsError
+from brainclip.errors import BrainclipError, WeightsError
 from brainclip.schedules import OBJECTIVES, objective_of
 from brainclip.train.decoder import DecoderObjective
 from brainclip.vae import PatchAutoencoder
@@ -76,6 +76,29 @@ def test_picture_follows_the_embedding(folder: Path, clip: Clip) -> None:
     decoder = Decoder.load(folder, clip)
     first, second = decoder.sample(whitened(), [3, 3], **SETTINGS)
     assert (first - second).abs().max() > 1e-4
+
+
+def test_a_start_is_kept_the_more_the_less_noise_it_gets(folder: Path, clip: Clip) -> None:
+    decoder = Decoder.load(folder, clip)
+    start, settings = smooth_images(2), {"steps": 10, "guidance": 1.5}
+    told = decoder.layout.pictures(
+        decoder.layout.latents(start)
+    ).detach()  # as the autoencoder alone gives it back
+    away = [
+        float((decoder.sample(whitened(), [0, 1], start=start, strength=s, **settings) - told).abs().mean())
+        for s in (0.1, 0.5, 1.0)
+    ]
+    assert away[0] < away[1] < away[2]
+    whole = decoder.sample(whitened(), [0, 1], start=start, strength=1.0, **settings)
+    assert torch.allclose(whole, decoder.sample(whitened(), [0, 1], **settings), atol=1e-5)
+
+
+def test_wrong_starts_are_refused(folder: Path, clip: Clip) -> None:
+    decoder = Decoder.load(folder, clip)
+    with pytest.raises(BrainclipError, match="above 0, up to 1"):
+        decoder.sample(whitened(), [0, 1], start=smooth_images(2), strength=0.0, **SETTINGS)
+    with pytest.raises(BrainclipError, match=r"want \(2, 1, 32, 32\)"):
+        decoder.sample(whitened(), [0, 1], start=smooth_images(1), strength=0.5, **SETTINGS)
 
 
 def test_adapter_changes_pictures_and_can_be_switched_off(folder: Path, clip: Clip) -> None:

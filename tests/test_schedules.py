@@ -68,6 +68,28 @@ def test_the_answers_of_a_perfect_network_lead_to_the_clean_latents(
     assert torch.allclose(x, clean, atol=0.02 if zero else 2e-3)
 
 
+@pytest.mark.parametrize(("objective", "sampler", "zero"), WAYS)
+def test_the_way_back_from_a_noised_start_ends_at_it_and_takes_the_last_steps_alone(
+    objective: str, sampler: str, zero: bool
+) -> None:
+    recipe = DecoderRecipe(objective=objective, sampler=sampler, zero_terminal_snr=zero)
+    scheduler = new_scheduler(recipe)
+    generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+    clean, times = 3 * torch.randn(2, *SHAPE), []
+    noise = torch.stack([torch.randn(SHAPE, generator=g) for g in generators])
+
+    def predict(noisy: Tensor, time: Tensor) -> Tensor:
+        if not times:
+            between = (noisy - clean).std() if objective == "flow" else (noisy / noisy.std()).std()
+            assert 0 < between < 3
+        times.append(float(time))
+        return perfect(scheduler, noisy, time, clean)
+
+    x = denoised(scheduler, noise, predict, steps=10, generators=generators, start=clean, strength=0.4)
+    assert torch.allclose(x, clean, atol=2e-3)
+    assert len(times) <= 5 and max(times) < 500
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_row_draws_from_its_own_generator_alone(sampler: str) -> None:
     def run(seeds: list[int]) -> Tensor:
