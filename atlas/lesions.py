@@ -117,6 +117,7 @@ def add_lesion(
     generator = np.random.default_rng([lesion.seed, KINDS.index(lesion.kind)])
     centre = np.array(lesion.centre_mm)
     base = values
+    layers: tuple[tuple[np.ndarray, dict[str, float]], ...]  # a later one lies over an earlier one
     if lesion.kind == "tumour":
         push = PUSH * lesion.size_mm * min(1.0, lesion.contrast)
         base = np.where(brain, _moved(values, points, pushed_aside(points, centre, lesion.size_mm, push)), 0)
