@@ -199,7 +199,6 @@ class DecoderRecipe(DenoisingRecipe):
     head_width: int = 32
     groups: int = 16
     expected_width: int = 128
-    embedding_noise: float = 0.0  # standard deviation, in whitened units
     sampling_steps: int = 12
     guidance: float = 1.5
 

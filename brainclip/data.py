@@ -118,7 +118,7 @@ class PairDataset(Dataset[tuple[Tensor, Pair]]):
         that only the person tells them apart.
         """
         generator = np.random.default_rng([seed, step])
-        groups = round(alike * batch / GROUP)
+        groups = min(round(alike * batch / GROUP), batch // GROUP)
         counts = generator.multinomial(batch - groups * GROUP, self.shares)
         parts = []
         for folder, count in enumerate(counts):

@@ -38,6 +38,7 @@ UVITS: dict[str, tuple[int, int, int]] = {
     "uvit-tiny": (32, 2, 2),
 }
 MODELS = (*UNETS, *UVITS)
+TIMESTEPS = 1000
 
 
 class UViT(ModelMixin, ConfigMixin):
@@ -104,15 +105,9 @@ class PixelDiffusion(nn.Module):
 
         RecipeError for an unknown name or a size that does not fit the model.
         """
-        if name not in MODELS:
-            raise RecipeError(f"pixel.model = {name!r}: possible are {', '.join(MODELS)}")
-        unit = 2 ** (len(UNETS[name][0]) - 1) if name in UNETS else _patch(size)
-        if size % unit:
-            raise RecipeError(
-                f"pixel.model = {name!r} takes slices of a multiple of {unit} pixels, not {size}"
-            )
+        check_model(name, size)
         scheduler = DDIMScheduler(
-            beta_start=1e-4, beta_end=0.02, clip_sample=True, timestep_spacing="trailing"
+            TIMESTEPS, beta_start=1e-4, beta_end=0.02, clip_sample=True, timestep_spacing="trailing"
         )
         return cls(_unet(name, size) if name in UNETS else _uvit(name, size), scheduler, size)
 
@@ -150,6 +145,15 @@ class PixelDiffusion(nn.Module):
 
         x = denoised(self.scheduler, noise.to(device), predict, steps=steps, generators=generators)
         return ((x + 1) / 2).clamp(0, 1).cpu()
+
+
+def check_model(name: str, size: int) -> None:
+    """RecipeError for an unknown name or slices of a size that does not fit the model."""
+    if name not in MODELS:
+        raise RecipeError(f"pixel.model = {name!r}: possible are {', '.join(MODELS)}")
+    unit = 2 ** (len(UNETS[name][0]) - 1) if name in UNETS else _patch(size)
+    if size % unit:
+        raise RecipeError(f"pixel.model = {name!r} takes slices of a multiple of {unit} pixels, not {size}")
 
 
 def _unet(name: str, size: int) -> UNet2DModel:

@@ -9,8 +9,8 @@ from brainclip.config import AdapterRecipe, load_recipe, read_recipe
 from brainclip.errors import RecipeError
 from brainclip.evaluate.ablation import AblationRecipe
 from brainclip.evaluate.agreement import AgreementRecipe
-from brainclip.train.adapt import check as check_clip
-from brainclip.train.checks import check_decoder
+from brainclip.train import STAGES
+from brainclip.train.checks import check_stage
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
@@ -41,8 +41,9 @@ def test_the_study_of_labels_loads() -> None:
 
 def test_the_recipe_on_published_models_passes_every_check_that_needs_no_weights() -> None:
     recipe = load_recipe(RECIPES / "base.toml")
-    check_clip(recipe.clip)
-    check_decoder(recipe)
+    for stage in STAGES:
+        check_stage(recipe, stage)
+    check_stage(recipe, "decoder", adapter="brain")
     assert AdapterRecipe().targets == ("cross-attention",)  # as the brief asks
     assert set(recipe.pairs) == set(recipe.clip.mix) == set(recipe.adapter["brain"].mix)
     assert recipe.clip.base == f"transformers:{recipe.prior.base}"  # the prior is of this CLIP

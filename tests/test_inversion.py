@@ -21,7 +21,7 @@ from brainclip.errors import RecipeError, WeightsError
 from brainclip.inversion import split_tokens
 from brainclip.model import load
 from brainclip.train.assemble import assemble
-from brainclip.train.checks import check_inversion
+from brainclip.train.checks_decoder import check_inversion
 from brainclip.train.decoder import train_decoder
 from brainclip.train.inversion import train_inversion
 from brainclip.weights import read_json, write_json

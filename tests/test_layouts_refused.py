@@ -19,7 +19,7 @@ from brainclip.clip import Clip
 from brainclip.config import AdapterRecipe, DecoderRecipe, Recipe, VaeRecipe
 from brainclip.decoder import Decoder
 from brainclip.errors import RecipeError, WeightsError
-from brainclip.train.checks import check_decoder
+from brainclip.train.checks_decoder import check_decoder
 from brainclip.train.decoder import train_adapter, train_decoder
 
 

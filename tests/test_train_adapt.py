@@ -28,6 +28,7 @@ from brainclip.train import adapt
 from brainclip.train import clip as stage_clip
 from brainclip.train.age import AgeReading
 from brainclip.train.assemble import assemble
+from brainclip.train.checks import check_adaptation
 from brainclip.train.clip import ClipObjective, train_clip
 from brainclip.weights import read_weights
 
@@ -179,7 +180,7 @@ def test_nothing_to_train_and_too_many_blocks_are_refused(opened: Opened) -> Non
 )
 def test_settings_that_do_not_go_together_are_refused(changes: dict[str, object], sentence: str) -> None:
     with pytest.raises(RecipeError, match=sentence):
-        adapt.check(replace(ClipRecipe(), **changes))  # type: ignore[arg-type]
+        check_adaptation(replace(ClipRecipe(), **changes))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("layout", ["open_clip", "biomed", "kandinsky"])

@@ -23,6 +23,7 @@ from brainclip.towers.open_clip import OpenClip
 from brainclip.train import adapt
 from brainclip.train import clip as stage_clip
 from brainclip.train.age import AgeReading
+from brainclip.train.checks import CLIP_WAYS
 from brainclip.train.clip import ClipObjective, train_clip
 
 
@@ -43,7 +44,7 @@ def gradients(base: str, way: str, piece: int) -> dict[str, torch.Tensor | None]
     return {name: p.grad for name, p in objective.named_parameters() if p.requires_grad}
 
 
-@pytest.mark.parametrize("way", adapt.WAYS)
+@pytest.mark.parametrize("way", CLIP_WAYS)
 @pytest.mark.parametrize("layout", WRITERS)
 def test_all_that_is_trained_has_a_gradient_and_in_pieces_the_same(
     layout: str, way: str, bases: dict[str, str]

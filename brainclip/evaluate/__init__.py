@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from brainclip.config import Recipe, as_dict, digest, load_recipe
 from brainclip.errors import BrainclipError
+from brainclip.train.checks import check_stage
 from brainclip.weights import hash_file, read_json, write_json
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def evaluate(
         raise BrainclipError(f"split {split!r}; a model is evaluated on: {', '.join(SPLITS)}")
     if prompts < 1:
         raise BrainclipError(f"{prompts} prompts; at least one is needed")
+    check_stage(recipe, "judge")
     folder = Path(out) if out is not None else Path(recipe.folder) / "evaluate"
     if dry_run:
         judge = json.dumps(as_dict(recipe.judge))

@@ -16,7 +16,7 @@ from atlas.caption import Facts
 from atlas.slices import MODALITIES, PLANES
 from brainclip.config import Recipe, as_dict
 from brainclip.data import PairDataset, training_data
-from brainclip.errors import RecipeError
+from brainclip.train.checks import check_stage
 from brainclip.train.loop import Batch, Stage, train
 from brainclip.weights import hash_file, load_weights, read_json, save_weights, write_json
 
@@ -210,8 +210,7 @@ def augment(images: Tensor, generator: np.random.Generator) -> Tensor:
 def train_judge(recipe: Recipe) -> dict[str, float]:
     """Train the judge of a recipe into <folder>/judge, on the training split of the pairs in its `mix`."""
     stage = recipe.judge
-    if stage.width % 8:
-        raise RecipeError(f"[judge] width = {stage.width}; it should be a multiple of 8")
+    check_stage(recipe, "judge")
     data = training_data(recipe, stage)
     torch.manual_seed(stage.seed)
     judge = Judge(stage.width, data.size)

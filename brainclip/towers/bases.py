@@ -9,6 +9,7 @@ from brainclip.towers import UNREADABLE, Layout, Towers, shortly
 from brainclip.towers.open_clip import OpenClip, opened
 from brainclip.towers.transformers import TEXT, Transformers
 
+KINDS = ("hf-hub", "local-dir", "transformers")
 FORMS = '"NAME/TAG" of open_clip, "hf-hub:ORG/MODEL", "local-dir:FOLDER" or "transformers:FOLDER"'
 
 
@@ -21,18 +22,25 @@ def open_base(base: str, size: tuple[int, ...] = ()) -> tuple[Layout, Towers]:
     if len(size) not in (0, 2) or any(side < 1 for side in size):
         raise RecipeError(f"clip.image_size = {list(size)}: give height and width, or nothing")
     asked = (size[0], size[1]) if size else None
-    kind, _, name = base.partition(":")
-    if kind == "transformers" and name:
+    kind, name, tag = parts_of(base)
+    if kind == "transformers":
         layout, towers = Transformers.read(name)
         if asked:
             layout.take_size(asked)
         return layout, towers
-    if kind in ("hf-hub", "local-dir") and name:
-        return _opened(base, None, asked)
+    return _opened(base if kind else name, tag, asked)
+
+
+def parts_of(base: str) -> tuple[str, str, str | None]:
+    """The library's word before the colon ("" without one), the name and the tag of a base. RecipeError for
+    one of no known form."""
+    kind, _, name = base.partition(":")
+    if kind in KINDS and name:
+        return kind, name, None
     name, _, tag = base.rpartition("/")
     if ":" in base or not name or not tag:
         raise RecipeError(f"clip.base = {base!r}: possible are {FORMS}")
-    return _opened(name, tag, asked)
+    return "", name, tag
 
 
 def _opened(name: str, tag: str | None, size: tuple[int, int] | None) -> tuple[OpenClip, Towers]:

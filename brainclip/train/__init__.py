@@ -7,7 +7,7 @@ from pathlib import Path
 
 from brainclip.config import Recipe, as_dict, load_recipe
 from brainclip.errors import RecipeError
-from brainclip.train.checks import check_decoder, check_inversion
+from brainclip.train.checks import check_stage
 
 STAGES = ("pairs", "clip", "vae", "prior", "decoder", "pixel")
 
@@ -29,15 +29,8 @@ def run_stage(
     recipe = load_recipe(recipe_path, overrides)
     if stage not in STAGES:
         raise RecipeError(f"unknown stage {stage!r}; stages: {', '.join(STAGES)}")
-    if adapter is not None and adapter not in recipe.adapter:
-        raise RecipeError(
-            f"{recipe_path}: no table [adapter.{adapter}]; it has: {', '.join(recipe.adapter) or 'none'}"
-        )
-    if inversion is not None:
-        check_inversion(recipe, inversion)
+    check_stage(recipe, stage, adapter=adapter, inversion=inversion)
     if dry_run:
-        if stage == "decoder":
-            check_decoder(recipe)
         table = as_dict(recipe)
         shown = table[stage]
         if adapter or inversion:

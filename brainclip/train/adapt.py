@@ -19,37 +19,7 @@ from brainclip.towers.attention import fuse_attention, split_attention
 if TYPE_CHECKING:
     from peft import PeftModel
 
-WAYS = ("full", "blocks", "lora", "projection")
 ADAPTER = "adapter"
-
-
-def check(stage: ClipRecipe) -> None:
-    """RecipeError for settings that do not go together."""
-    given = bool(stage.start or stage.base)
-    if stage.start and stage.base:
-        raise RecipeError("clip.start and clip.base: give one of them")
-    if stage.train not in WAYS or (stage.train != "full" and not given):
-        raise RecipeError(
-            f"clip.train = {stage.train!r}: possible are {', '.join(WAYS)}; all but full need clip.base or "
-            "clip.start"
-        )
-    if stage.locked not in ("", "image", "text") or (stage.locked and not given):
-        raise RecipeError(
-            f"clip.locked = {stage.locked!r}: it is 'image' or 'text', a tower of the folder clip.start or "
-            "of clip.base"
-        )
-    if stage.shard:
-        raise RecipeError(
-            "clip.shard: towers are not split among processes (their logit scale cannot be); clip.piece and "
-            "clip.train = 'lora' take less memory, and several processes share the batch without it"
-        )
-    if stage.train == "lora" and stage.age:
-        raise RecipeError(
-            "clip.age changes the image tower's projection, which a LoRA does not hold; use clip.train = "
-            "'projection', from the adapted folder as clip.start if need be"
-        )
-    if stage.train == "lora" and min(stage.rank, stage.alpha) < 1:
-        raise RecipeError(f"clip.rank = {stage.rank}, clip.alpha = {stage.alpha}: both must be 1 or more")
 
 
 def choose(clip: Clip, stage: ClipRecipe) -> PeftModel | None:

@@ -15,11 +15,12 @@ from brainclip.data import PairDataset
 from brainclip.decoder import PROJECTION, Decoder
 from brainclip.errors import RecipeError, WeightsError
 from brainclip.layouts import base_folder
-from brainclip.layouts.layout import Layout
+from brainclip.layouts.layout import Layout, factor
 from brainclip.layouts.mini import Mini
 from brainclip.layouts.parts import load_autoencoder
 from brainclip.layouts.projection import Unwhitening
 from brainclip.schedules import load_scheduler, new_scheduler, objective_of
+from brainclip.train.checks_decoder import check_mini
 from brainclip.train.loop import started_from
 from brainclip.weights import DIFFUSERS_WEIGHTS, hash_file
 
@@ -31,6 +32,8 @@ def begin_decoder(recipe: Recipe, clip: Clip, data: PairDataset, device: torch.d
     measured."""
     stage = recipe.decoder
     vae = load_autoencoder(Path(recipe.folder) / "vae") if _own_vae(recipe) else None
+    if not (stage.start or stage.base):
+        check_mini(stage, data.size, factor(vae))
     decoder = _started(stage, clip, vae) if stage.start else Decoder.new(stage, clip, vae, size=data.size)
     layout = decoder.layout
     if stage.train == "projection":

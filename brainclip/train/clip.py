@@ -20,8 +20,9 @@ from brainclip.errors import RecipeError
 from brainclip.towers.bases import open_base
 from brainclip.train import adapt
 from brainclip.train.age import AgeReading, stated_ages
+from brainclip.train.checks import check_adaptation
 from brainclip.train.loop import Batch, Stage, step_seed, train
-from brainclip.train.losses import LOSSES, in_pieces, multi_positive_loss, siglip_loss
+from brainclip.train.losses import in_pieces, multi_positive_loss, siglip_loss
 from brainclip.train.processes import gathered
 from brainclip.weights import hash_weights
 
@@ -34,7 +35,7 @@ LARGEST_SCALE = float(np.log(100))  # open_clip's bound of the logit scale
 class ClipObjective(nn.Module):
     """The contrastive loss of a batch of slices and captions, and `age` times that of the AgeReading.
 
-    loss: one of LOSSES; piece: rows that a tower takes at a time, 0 for all.
+    loss: one of checks.LOSSES; piece: rows that a tower takes at a time, 0 for all.
     """
 
     def __init__(
@@ -182,9 +183,7 @@ def train_clip(recipe: Recipe) -> dict[str, float]:
 def first_clip(stage: ClipRecipe, size: int, texts: Sequence[str]) -> Clip:
     """The Clip a run begins with: that of `start` or `base`, or random weights and a vocabulary of these
     captions for slices of `size` pixels."""
-    if stage.loss not in LOSSES:
-        raise RecipeError(f"clip.loss = {stage.loss!r}: possible are {', '.join(LOSSES)}")
-    adapt.check(stage)
+    check_adaptation(stage)
     torch.manual_seed(stage.seed)
     if stage.start:
         clip = Clip.load(Path(stage.start))

@@ -14,11 +14,10 @@ from brainclip.clip import Clip
 from brainclip.config import DecoderRecipe, DenoisingRecipe, Recipe, as_dict
 from brainclip.data import PairDataset, training_data
 from brainclip.decoder import Decoder
-from brainclip.errors import RecipeError
 from brainclip.inversion import with_tokens
 from brainclip.schedules import check_weights, objective_of, training_scheduler
 from brainclip.train.begin import begin_decoder, begun_from
-from brainclip.train.checks import check_decoder
+from brainclip.train.checks_decoder import check_adapter, check_decoder
 from brainclip.train.embeddings import whitened_embeddings
 from brainclip.train.latents import cached_latents
 from brainclip.train.loop import Batch, Stage, train
@@ -179,9 +178,7 @@ def train_decoder(recipe: Recipe) -> dict[str, float]:
 
 def train_adapter(recipe: Recipe, name: str) -> dict[str, float]:
     """Train the LoRA adapter [adapter.<name>] of a recipe into <folder>/decoder/adapters/<name>."""
-    if name not in recipe.adapter:
-        known = ", ".join(recipe.adapter) or "none"
-        raise RecipeError(f"recipe {recipe.name!r} has no table [adapter.{name}]; it has: {known}")
+    check_adapter(recipe, name)
     stage, folder = recipe.adapter[name], Path(recipe.folder)
     device = device_of(stage)
     clip = Clip.load(folder / "clip").requires_grad_(False)

@@ -11,7 +11,7 @@ from brainclip.clip import Clip
 from brainclip.config import Recipe, as_dict
 from brainclip.decoder import Decoder
 from brainclip.schedules import check_weights, objective_of
-from brainclip.train.checks import check_inversion
+from brainclip.train.checks_decoder import check_inversion
 from brainclip.train.decoder import DecoderObjective, decoder_batches, prepare, sample_sheet, slices_of
 from brainclip.train.loop import Stage, train
 from brainclip.train.processes import device_of

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from brainclip.config import TrainingRecipe, as_dict
 from brainclip.errors import RecipeError
+from brainclip.train.checks import check_settings
 from brainclip.train.estimate import Estimate, estimate, peak_mb
 from brainclip.train.processes import Batch, own_rows, pieces
 from brainclip.train.run_folder import check_same_recipe, open_log, read_state, write_state
@@ -74,8 +75,10 @@ def train(stage: Stage, recipe: TrainingRecipe, run: Path, facts: dict[str, Any]
 
     In a run of several processes each calls it; the first one writes. Returns the last step's numbers.
     RecipeError when the folder holds a run of another recipe (a change of what run_folder.FREE names is
-    allowed), when the batch cannot be shared equally, and when the loss is NaN.
+    allowed), for settings that no training has, when the batch cannot be shared equally, and when the loss is
+    NaN.
     """
+    check_settings(stage.name.replace(" ", "."), recipe)
     run.mkdir(parents=True, exist_ok=True)
     check_same_recipe(run, facts, as_dict(type(recipe)()))
     training = Training(stage.objective, recipe, run, stage.rates)

@@ -9,8 +9,6 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-LOSSES = ("multi-positive", "clip", "siglip")
-
 
 def multi_positive_loss(text: Tensor, image: Tensor, positives: Tensor, scale: Tensor) -> Tensor:
     """Contrastive loss in which every caption true of a slice is a positive.

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import warnings
 from collections.abc import Sequence
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from brainclip.config import TrainingRecipe
 from brainclip.errors import RecipeError
+
+if TYPE_CHECKING:  # so that a recipe can be checked without torch
+    import torch
+    from torch import nn
 
 BETAS = (0.9, 0.99)
 # name -> module, class, package to install, arguments beside rate and weight decay
@@ -30,6 +32,22 @@ OPTIMIZERS = ("adamw", *OPTIONAL)
 ADAPTIVE = ("prodigy", "dadaptation")  # they find their rate; the recipe's is a factor, 1 as a rule
 
 
+def check_optimizer(name: str) -> None:
+    """RecipeError for an unknown name, and a package that is not installed."""
+    if name not in OPTIMIZERS:
+        raise RecipeError(f"optimizer = {name!r}: possible are {', '.join(OPTIMIZERS)}")
+    if name in OPTIONAL:
+        module, _, package, _ = OPTIONAL[name]
+        if importlib.util.find_spec(module.partition(".")[0]) is None:
+            raise _missing(name, package)
+
+
+def _missing(name: str, package: str) -> RecipeError:
+    return RecipeError(
+        f"optimizer = {name!r} needs the package {package}; pip install {package}, or choose adamw"
+    )
+
+
 def new_optimizer(
     recipe: TrainingRecipe, parameters: Sequence[nn.Parameter], own_rates: Sequence[float | None] = ()
 ) -> torch.optim.Optimizer:
@@ -41,8 +59,7 @@ def new_optimizer(
     hardly move.
     """
     name = recipe.optimizer
-    if name not in OPTIMIZERS:
-        raise RecipeError(f"optimizer = {name!r}: possible are {', '.join(OPTIMIZERS)}")
+    check_optimizer(name)
     rates = list(own_rates) or [None] * len(parameters)
     groups: list[dict[str, Any]] = []
     for own in dict.fromkeys([None, *rates]):
@@ -59,14 +76,14 @@ def new_optimizer(
             "them the same rate, or choose adamw"
         )
     if name == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.rate, betas=BETAS, fused=True)
+        from torch.optim import AdamW
+
+        return AdamW(groups, lr=recipe.rate, betas=BETAS, fused=True)
     module, kind, package, arguments = OPTIONAL[name]
     try:
         found = getattr(importlib.import_module(module), kind)
     except ImportError:
-        raise RecipeError(
-            f"optimizer = {name!r} needs the package {package}; pip install {package}, or choose adamw"
-        ) from None
+        raise _missing(name, package) from None
     if name in ADAPTIVE and recipe.rate < 0.1:
         warnings.warn(
             f"optimizer = {name!r} finds its rate itself and multiplies it by rate = {recipe.rate:g}; "

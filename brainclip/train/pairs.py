@@ -8,13 +8,12 @@ from atlas.pairs import write_pairs
 from atlas.simulate import write_cohort
 from atlas.slices import Geometry
 from brainclip.config import Recipe
-from brainclip.errors import RecipeError
+from brainclip.train.checks import check_pairs
 
 
 def make_pairs(recipe: Recipe) -> str:
     """A line of result; <folder>/pairs/<name> is written for each [pairs.<name>] table."""
-    if not recipe.pairs:
-        raise RecipeError(f"recipe {recipe.name!r} has no [pairs.<name>] table")
+    check_pairs(recipe)
     lines = []
     for name, table in recipe.pairs.items():
         scans = table.input

@@ -15,6 +15,7 @@ from brainclip.errors import RecipeError
 from brainclip.prior import Prior
 from brainclip.prior_base import WEIGHTS, base_folder
 from brainclip.train.age import SHIFT
+from brainclip.train.checks import check_prior
 from brainclip.train.clip import drawn_captions
 from brainclip.train.embeddings import whitened_embeddings
 from brainclip.train.loop import Batch, Stage, started_from, train
@@ -22,7 +23,6 @@ from brainclip.train.processes import device_of
 from brainclip.train.weighting import min_snr_weight
 from brainclip.weights import DIFFUSERS_WEIGHTS, hash_file
 
-WAYS = ("full", "lora")
 CAPTIONS = 64  # by which the length of a pretrained prior's text embeddings is measured
 
 
@@ -68,7 +68,7 @@ class PriorObjective(nn.Module):
 def train_prior(recipe: Recipe) -> dict[str, float]:
     """Train the prior stage of a recipe into <folder>/prior."""
     stage, folder = recipe.prior, Path(recipe.folder)
-    _check(stage)
+    check_prior(recipe)
     device = device_of(stage)
     clip = Clip.load(folder / "clip").requires_grad_(False).to(device)
     data = training_data(recipe, stage)
@@ -103,18 +103,6 @@ def train_prior(recipe: Recipe) -> dict[str, float]:
     objective = PriorObjective(prior, clip.to(device), years, age=stage.age, min_snr=stage.min_snr)
     facts = {"recipe": as_dict(stage), "inputs": inputs}
     return train(Stage("prior", objective, batch, prior.save), stage, folder / "prior", facts)
-
-
-def _check(stage: PriorRecipe) -> None:
-    """RecipeError for what a run cannot begin with."""
-    if stage.base and stage.start:
-        raise RecipeError(
-            f"prior.base = {stage.base!r} and prior.start = {stage.start!r}: a run begins with one of them"
-        )
-    if stage.train not in WAYS or (stage.train == "lora" and not (stage.base or stage.start)):
-        raise RecipeError(
-            f"prior.train = {stage.train!r}: it is 'full', or with prior.base or prior.start also 'lora'"
-        )
 
 
 def _begun(stage: PriorRecipe, clip: Clip, data: PairDataset) -> Prior:

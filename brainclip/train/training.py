@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +18,6 @@ from brainclip.train.optimizers import new_optimizer
 from brainclip.train.processes import Batch, fill, sharded, whole_tensor
 
 SAVING = timedelta(hours=2)  # so long the other processes wait while the first one saves or measures
-TRACKERS = ("tensorboard", "trackio", "wandb")  # as accelerate names them, and as their packages are called
 
 
 class Training:
@@ -42,13 +40,16 @@ class Training:
 
         AcceleratorState._reset_state()  # the stage before may have had another precision
         self.recipe, self.module = recipe, objective
-        self.accelerator = Accelerator(
-            cpu=recipe.device == "cpu",
-            mixed_precision=recipe.precision,
-            log_with=_trackers(recipe.track) or None,
-            project_dir=run,
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=SAVING)],
-        )
+        try:
+            self.accelerator = Accelerator(
+                cpu=recipe.device == "cpu",
+                mixed_precision=recipe.precision,
+                log_with=list(recipe.track) or None,
+                project_dir=run,
+                kwargs_handlers=[InitProcessGroupKwargs(timeout=SAVING)],
+            )
+        except ValueError as error:  # a precision that this device does not have
+            raise RecipeError(f"precision = {recipe.precision!r}: {error}") from None
         self.rank, self.processes = self.accelerator.process_index, self.accelerator.num_processes
         self.first, self.device = self.accelerator.is_main_process, self.accelerator.device
         self.split = recipe.shard and self.processes > 1
@@ -187,16 +188,6 @@ class Training:
     def _bare_optimizer(self) -> torch.optim.Optimizer:
         bare: torch.optim.Optimizer = self.optimizer.optimizer
         return bare
-
-
-def _trackers(names: Sequence[str]) -> list[str]:
-    """The names, each known and its package installed; accelerate would leave out the others silently."""
-    for name in names:
-        if name not in TRACKERS:
-            raise RecipeError(f"track = {name!r}: possible are {', '.join(TRACKERS)}")
-        if importlib.util.find_spec(name) is None:
-            raise RecipeError(f"track = {name!r} needs the package {name}; pip install {name}")
-    return list(names)
 
 
 def _join(module: nn.Module) -> None:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from brainclip.config import Recipe, VaeRecipe, as_dict
 from brainclip.data import PairDataset, training_data
-from brainclip.errors import RecipeError
 from brainclip.layouts import base_folder
 from brainclip.layouts.layout import factor
 from brainclip.layouts.parts import read_part
+from brainclip.train.checks import check_crop, check_vae
 from brainclip.train.loop import Batch, Stage, train
 from brainclip.vae import PatchAutoencoder
 from brainclip.weights import DIFFUSERS_WEIGHTS, hash_file, save_weights
@@ -63,8 +63,6 @@ def one_channel(vae: AutoencoderKL) -> AutoencoderKL:
 
 def _adapted(stage: VaeRecipe) -> tuple[AutoencoderKL, str]:
     """The base's autoencoder for one channel, what stays as it is frozen; and the hash of its weights."""
-    if stage.train not in ("decoder", "all"):
-        raise RecipeError(f"vae.train = {stage.train!r}: possible are decoder, all")
     folder = base_folder(stage.base, ("vae",))
     if (folder / "model_index.json").is_file():
         folder /= "vae"
@@ -88,6 +86,7 @@ def _fitted(stage: VaeRecipe, data: PairDataset) -> PatchAutoencoder:
 def train_vae(recipe: Recipe) -> dict[str, float]:
     """Train the vae stage of a recipe into <folder>/vae."""
     stage, run = recipe.vae, Path(recipe.folder) / "vae"
+    check_vae(recipe)
     data = training_data(recipe, stage)
     inputs = {"pairs": data.hash}
     torch.manual_seed(stage.seed)
@@ -97,10 +96,7 @@ def train_vae(recipe: Recipe) -> dict[str, float]:
     else:
         vae = _fitted(stage, data)
     patch, channels = factor(vae), vae.config["latent_channels"]
-    if stage.crop % patch or stage.crop > data.size:
-        raise RecipeError(
-            f"vae.crop = {stage.crop}: possible are multiples of {patch} up to the slices' {data.size} pixels"
-        )
+    check_crop(stage.crop, patch, data.size)
 
     def batch(step: int) -> Batch:
         generator = np.random.default_rng([stage.seed, step, 1])
