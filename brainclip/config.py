@@ -234,7 +234,7 @@ class InversionRecipe(DenoisingRecipe):
 class PixelRecipe(TrainingRecipe):
     """Unconditional diffusion of whole slices, to compare the latent chain with."""
 
-    model: str = "unet-small"  # a name in brainclip.pixel.MODELS
+    model: str = "unet-small"  # a name in brainclip.pixel_sizes.MODELS
     sampling_steps: int = 80
 
 

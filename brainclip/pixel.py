@@ -19,26 +19,10 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor, nn
 from torch.nn import functional
 
-from brainclip.errors import RecipeError, WeightsError
+from brainclip.errors import WeightsError
+from brainclip.pixel_sizes import TIMESTEPS, UNETS, UVITS, check_model, patch_of
 from brainclip.schedules import denoised, load_scheduler
 from brainclip.weights import DIFFUSERS_WEIGHTS, load_weights, read_json, save_weights, write_json
-
-SMALL, LARGE = (64, 128, 192, 256), (64, 128, 192, 256, 512)
-# name -> channels and whether the last level but one has attention; or width, heads and blocks
-UNETS: dict[str, tuple[tuple[int, ...], bool]] = {
-    "unet-small": (SMALL, False),
-    "unet-small-attention": (SMALL, True),
-    "unet-large": (LARGE, False),
-    "unet-large-attention": (LARGE, True),
-    "unet-tiny": ((16, 32), True),
-}
-UVITS: dict[str, tuple[int, int, int]] = {
-    "uvit-small": (512, 8, 12),
-    "uvit-large": (768, 12, 12),
-    "uvit-tiny": (32, 2, 2),
-}
-MODELS = (*UNETS, *UVITS)
-TIMESTEPS = 1000
 
 
 class UViT(ModelMixin, ConfigMixin):
@@ -147,15 +131,6 @@ class PixelDiffusion(nn.Module):
         return ((x + 1) / 2).clamp(0, 1).cpu()
 
 
-def check_model(name: str, size: int) -> None:
-    """RecipeError for an unknown name or slices of a size that does not fit the model."""
-    if name not in MODELS:
-        raise RecipeError(f"pixel.model = {name!r}: possible are {', '.join(MODELS)}")
-    unit = 2 ** (len(UNETS[name][0]) - 1) if name in UNETS else _patch(size)
-    if size % unit:
-        raise RecipeError(f"pixel.model = {name!r} takes slices of a multiple of {unit} pixels, not {size}")
-
-
 def _unet(name: str, size: int) -> UNet2DModel:
     channels, attention = UNETS[name]
     levels = len(channels)
@@ -176,9 +151,4 @@ def _unet(name: str, size: int) -> UNet2DModel:
 
 def _uvit(name: str, size: int) -> UViT:
     width, heads, blocks = UVITS[name]
-    return UViT(size, _patch(size), width, heads, blocks)
-
-
-def _patch(size: int) -> int:
-    """16 pixels, and at least 8 patches a side in smaller slices."""
-    return max(1, min(16, size // 8))
+    return UViT(size, patch_of(size), width, heads, blocks)

@@ -12,7 +12,7 @@ import torch
 from conftest import ROOT
 from test_train_adapt import STAGE, trained
 from test_train_processes import SETTINGS, launched
-from toy_clips import WRITERS
+from toy_clips import WRITERS, write_open_clip
 from toy_pairs import write_toy_pairs
 from toys import TEXTS, smooth_images
 
@@ -55,6 +55,39 @@ def test_all_that_is_trained_has_a_gradient_and_in_pieces_the_same(
         assert gradient is not None and pieces[name] is not None, name  # two processes would wait for it
         near = 1e-4 * float(gradient.abs().max()) + 1e-7  # float32, summed in another order
         assert torch.allclose(gradient, pieces[name], rtol=0, atol=near), name
+
+
+def write_resnet(folder: Path) -> str:
+    """A CLIP with an image tower of batch norms."""
+    vision = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 16, "head_width": 16, "patch_size": None}
+    return write_open_clip(folder, vision_cfg=vision)
+
+
+def test_batch_norms_of_a_resnet_keep_their_statistics_and_take_pieces_as_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """60 steps, so that trial passes come first; pieces of one row, which a batch's own norm refuses."""
+    monkeypatch.setattr(stage_clip, "CORPUS", 20)
+    base = write_resnet(tmp_path / "resnet")
+    stage = replace(STAGE, base=base, steps=60, rate=1e-4, batch=3)
+    runs = {}
+    for piece in (0, 1):
+        recipe = Recipe(folder=str(tmp_path / str(piece)), pairs={"toy": PairsRecipe()}, clip=stage)
+        write_toy_pairs(recipe.pairs_folder("toy"), subjects=(3, 2, 1))
+        runs[piece] = trained(replace(recipe, clip=replace(stage, piece=piece))).towers
+        assert (tmp_path / str(piece) / "clip" / "estimate.json").is_file()
+    whole, pieces = (
+        [json.loads(line)["loss"] for line in (tmp_path / name / "clip/log.jsonl").read_text().splitlines()]
+        for name in "01"
+    )
+    assert whole == pytest.approx(pieces, rel=2e-3)  # float32, summed in another order, over 60 steps
+    before = open_base(base)[1].state_dict()
+    statistics = [name for name in before if "running_" in name or "num_batches" in name]
+    assert len(statistics) == 3 * 19
+    for name in statistics:
+        for towers in runs.values():
+            assert torch.equal(towers.state_dict()[name], before[name]), name
+    assert not torch.equal(runs[0].visual.bn1.weight, before["visual.bn1.weight"])  # its own weights learn
 
 
 def test_lora_run_stopped_within_the_pieces_of_a_batch_resumes_to_the_same_weights(

@@ -154,6 +154,19 @@ def test_a_longer_run_says_what_it_will_take_and_how_far_off_that_was(
         assert torch.equal(value, read_weights(tmp_path / "run" / "line.safetensors")[key])
 
 
+def test_trial_passes_leave_the_statistics_of_a_batch_norm(tmp_path: Path) -> None:
+    def seen(steps: int) -> int:
+        objective = nn.Sequential(nn.BatchNorm1d(1), nn.Linear(1, 1))
+        objective.forward = lambda x: (objective[1](objective[0](x)).square().mean(), {})
+        recipe = replace(RECIPE, steps=steps)
+        stage = Stage("norm", objective, line_stage().batch, lambda run: None)
+        train(stage, recipe, tmp_path / str(steps), facts(recipe))
+        return int(objective[0].num_batches_tracked)
+
+    assert (seen(10), seen(60)) == (10, 60)  # only the longer run is estimated first
+    assert not (tmp_path / "10" / "estimate.json").exists() and (tmp_path / "60" / "estimate.json").exists()
+
+
 def test_a_tracker_is_told_each_step(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     recipe = replace(RECIPE, track=("tensorboard",))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from brainclip.clip import Clip
 from brainclip.config import ClipRecipe
@@ -97,6 +98,11 @@ def still_modules(towers: Towers) -> list[nn.Module]:
         if parameters and not any(parameter.requires_grad for parameter in parameters):
             found.append(module)
     return found
+
+
+def batch_norms(towers: Towers) -> list[nn.Module]:
+    """The batch norms of the towers, as ResNets have them."""
+    return [module for module in towers.modules() if isinstance(module, BatchNorm)]
 
 
 def save(clip: Clip, lora: PeftModel | None, folder: Path) -> None:

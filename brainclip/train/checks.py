@@ -8,6 +8,7 @@ import re
 
 from brainclip.config import ClipRecipe, Recipe, TrainingRecipe
 from brainclip.errors import RecipeError
+from brainclip.pixel_sizes import TIMESTEPS, check_model
 from brainclip.train.checks_decoder import check_adapter, check_decoder, check_inversion
 from brainclip.train.optimizers import check_optimizer
 from brainclip.train.ranges import check_numbers
@@ -241,8 +242,6 @@ def check_judge(recipe: Recipe) -> None:
 
 def check_pixel(recipe: Recipe) -> None:
     """RecipeError for an unknown model, or one that the slices do not fit."""
-    from brainclip.pixel import TIMESTEPS, check_model
-
     check_model(recipe.pixel.model, recipe.size)
     if recipe.pixel.sampling_steps > TIMESTEPS:
         raise RecipeError(f"pixel.sampling_steps = {recipe.pixel.sampling_steps}: at most {TIMESTEPS}")

@@ -50,10 +50,14 @@ class ClipObjective(nn.Module):
         super().__init__()
         self.clip, self.reading, self.age = clip, reading.requires_grad_(age > 0), age
         self.loss, self.piece = loss, piece
-        self.still = adapt.still_modules(clip.towers)
+        self.still = adapt.still_modules(clip.towers) + adapt.batch_norms(clip.towers)
 
     def train(self, mode: bool = True) -> ClipObjective:
-        """As of any module, but without dropout in what is not trained."""
+        """As of any module, but without dropout in what is not trained, and with batch norms as in use.
+
+        Those of a ResNet keep the base's running statistics. With a batch's own, an embedding would depend on
+        the rows beside it, and the loss on the pieces and processes among which a batch is shared.
+        """
         super().train(mode)
         for module in self.still:
             module.eval()

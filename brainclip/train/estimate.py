@@ -40,7 +40,8 @@ def peak_mb(device: torch.device) -> int:
 
 
 def estimate(passes: Callable[[], Any], training: Training, steps: int) -> Estimate | None:
-    """The Estimate of so many steps, also said on stderr; None for a short run. The weights stay as they are.
+    """The Estimate of so many steps, also said on stderr; None for a short run. Weights and buffers (a batch
+    norm's statistics) stay as they are.
 
     passes: computes the gradient of one step. The second of two is timed, as the first also compiles and
     caches. The optimizer's memory comes from the number of weights; saving and sampling are left
@@ -48,10 +49,14 @@ def estimate(passes: Callable[[], Any], training: Training, steps: int) -> Estim
     """
     if steps < LEAST_STEPS:
         return None
+    buffers = {name: buffer.clone() for name, buffer in training.module.named_buffers()}
     passes()
     begun = time.monotonic()
     passes()
     seconds = time.monotonic() - begun
+    with torch.no_grad():
+        for name, buffer in training.module.named_buffers():
+            buffer.copy_(buffers[name])
     training.optimizer.zero_grad(set_to_none=True)
     weights = sum(parameter.numel() for parameter in training.parameters)
     kept = MOMENTS.get(training.recipe.optimizer, 2.0) * weights * 4
