@@ -155,7 +155,7 @@ def _prepare_session(scans: Sequence[Scan], settings: Settings, rejected: list[d
     labels: Nifti1Image | None = None
     picture: Image.Image | None = None
     seen: set[str] = set()
-    ordered = sorted(scans, key=lambda scan: (scan.modality != "T1", scan.modality, str(scan.path)))
+    ordered = in_order(scans)
     for number, scan in enumerate(ordered):
         try:
             if scan.modality in seen:
@@ -177,8 +177,8 @@ def _prepare_session(scans: Sequence[Scan], settings: Settings, rejected: list[d
                 labels, volumes = labels_and_volumes(scan, brain, registration, atlas, affine, shape)
                 own = registration
             else:
-                own = _to_reference(scan, brain, reference, registration, settings)
-            shown = _shown(brain, mask, own, scan.modality, geometry)
+                own = to_reference(scan, brain, reference, registration, settings)
+            shown = shown_on_grid(brain, mask, own, scan.modality, geometry)
         except WeightsError:
             raise  # not this scan's fault: every further one would be rejected, too
         except FitError as error:  # of the reference, so there are no slices yet
@@ -216,7 +216,12 @@ def _prepare_session(scans: Sequence[Scan], settings: Settings, rejected: list[d
     return Visit(volumes, masks, slices, *fit, None if warped is None else round(warped, 4), picture)
 
 
-def _shown(
+def in_order(scans: Sequence[Scan]) -> list[Scan]:
+    """The scans of a visit, T1 first: the first that can be used is registered, others aligned with it."""
+    return sorted(scans, key=lambda scan: (scan.modality != "T1", scan.modality, str(scan.path)))
+
+
+def shown_on_grid(
     brain: Nifti1Image, mask: Nifti1Image, registration: Registration, modality: str, geometry: Geometry
 ) -> Nifti1Image:
     """The brain on the working grid by the affine part of its registration, grey values in [0, 1]."""
@@ -236,7 +241,7 @@ def _picture_aside(
 
     atlas, geometry = load_atlas(settings.atlas), settings.geometry
     try:
-        shown = _shown(brain, mask, registration, modality, geometry)
+        shown = shown_on_grid(brain, mask, registration, modality, geometry)
     except VolumeError:  # so far from the template that the grid is empty
         return None
     return overlay(shown, atlas_labels(registration, atlas, *working_grid(geometry)), atlas, geometry)
@@ -252,7 +257,7 @@ def _rejection(scan: Scan, reason: str) -> dict[str, str]:
     }
 
 
-def _to_reference(
+def to_reference(
     scan: Scan, brain: Nifti1Image, reference: Nifti1Image, registration: Registration, settings: Settings
 ) -> Registration:
     """The registration of another contrast of the same visit: rigidly to the reference, then its affine.

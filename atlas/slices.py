@@ -92,8 +92,8 @@ def cut(
             )
     index = _index(plane, position_mm, geometry)
     return Slice(
-        pixels=_show(np.asanyarray(volume.dataobj), plane, index).astype(np.float32),
-        labels=_show(np.asanyarray(labels.dataobj), plane, index).astype(np.int32),
+        pixels=show(np.asanyarray(volume.dataobj), plane, index).astype(np.float32),
+        labels=show(np.asanyarray(labels.dataobj), plane, index).astype(np.int32),
         plane=plane,
         position_mm=float(positions(plane, geometry)[index]),
         index=index,
@@ -142,7 +142,7 @@ def nifti_to_slice(image: Nifti1Image, geometry: Geometry) -> tuple[np.ndarray, 
     shape[axis] = 1
     if canonical.shape != tuple(shape) or not np.allclose(canonical.affine, affine, atol=1e-3):
         canonical = resample(canonical, affine, shape)
-    return _show(np.asanyarray(canonical.dataobj), plane, 0).astype(np.float32), plane, position_mm
+    return show(np.asanyarray(canonical.dataobj), plane, 0).astype(np.float32), plane, position_mm
 
 
 def window(volume: np.ndarray, mask: np.ndarray, modality: str) -> np.ndarray:
@@ -165,7 +165,7 @@ def window(volume: np.ndarray, mask: np.ndarray, modality: str) -> np.ndarray:
     return np.where(mask > 0, np.clip(grey, 0.0, 1.0), 0.0).astype(np.float32)
 
 
-def _show(values: np.ndarray, plane: str, index: int) -> np.ndarray:
+def show(values: np.ndarray, plane: str, index: int) -> np.ndarray:
     """(H, W): one plane of an RAS+ array (I, J, K) as it is displayed; the module's table in code."""
     if plane == "axial":
         shown = values[:, ::-1, index].T
