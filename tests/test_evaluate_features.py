@@ -15,7 +15,7 @@ from toys import smooth_images, toy_clip
 
 from brainclip.config import EvaluateRecipe
 from brainclip.errors import WeightsError
-from brainclip.evaluate.features import Extractor, extractors, features
+from brainclip.evaluate.features import Extractor, FeatureFolder, extractors
 from brainclip.evaluate.inception import Inception
 from brainclip.evaluate.judge import Judge
 from brainclip.weights import hash_file
@@ -174,11 +174,11 @@ def test_extractors_carry_the_hash_of_their_weights(network: nn.Module, tmp_path
     assert [one.hash for one in found] == ["c", "j", hash_file(tmp_path / "i.pth")]
     images = smooth_images(5)
     with torch.no_grad():
-        seen = features(found[1], images, tmp_path / "kept")
+        seen = FeatureFolder(tmp_path / "kept").features(found[1], images)
         assert seen.shape == (5, 64)
         assert np.allclose(seen @ judge.heads.weight.numpy().T[:, :3] + judge.heads.bias.numpy()[:3],
                            judge(images)["plane"].numpy(), atol=1e-5)  # fmt: skip
-        assert np.allclose(features(found[0], images, tmp_path / "kept"),
+        assert np.allclose(FeatureFolder(tmp_path / "kept").features(found[0], images),
                            clip.whiten(clip.encode_image(images)).numpy(), atol=1e-5)  # fmt: skip
 
 
@@ -189,13 +189,14 @@ def test_features_are_computed_once_for_the_same_pictures_and_weights(tmp_path: 
         calls.append(len(images))
         return images.flatten(1)[:, :3]
 
-    images = smooth_images(70)
-    first = features(Extractor("toy", "a", see), images, tmp_path)
+    images, folder = smooth_images(70), FeatureFolder(tmp_path)
+    first = folder.features(Extractor("toy", "a", see), images)
     assert calls == [32, 32, 6] and np.array_equal(first, images.flatten(1)[:, :3].numpy())
-    again = features(Extractor("toy", "a", see), images, tmp_path)
+    again = folder.features(Extractor("toy", "a", see), images)
     assert calls == [32, 32, 6] and np.array_equal(first, again)
-    features(Extractor("toy", "b", see), images, tmp_path)  # other weights
+    folder.features(Extractor("toy", "b", see), images)  # other weights
     changed = images.clone()
     changed[3, 0, 0, 0] += 0.25
-    assert features(Extractor("toy", "a", see), changed, tmp_path)[3, 0] == changed[3, 0, 0, 0]
+    assert folder.features(Extractor("toy", "a", see), changed)[3, 0] == changed[3, 0, 0, 0]
     assert len(calls) == 9
+    assert (folder.times["toy"]["computed"], folder.times["toy"]["read"]) == (210, 70)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,42 @@ def test_sheets_and_table_are_written(recipe: Path, report: dict) -> None:
     assert "| ridge |" in table and "| prior_nearest_of_8 |" in table and "| samples_of_a_caption |" in table
 
 
+def test_page_is_one_file_with_every_section_and_its_pictures(recipe: Path, report: dict) -> None:
+    page = (recipe.parent / "evaluate" / "report.html").read_text()
+    reader = Reader()
+    reader.feed(page)
+    assert reader.open == [] and reader.sections[:2] == ["adherence", "distribution"]
+    assert reader.sections[-2:] == ["times", "made_from"] and len(set(reader.sections)) == len(
+        reader.sections
+    )
+    assert len(reader.sources) >= 8 and all(source.startswith("data:image/") for source in reader.sources)
+    assert "<script" not in page and "http:" not in page and "https:" not in page and "None" not in page
+    assert report["judge"]["hash"] in page and report["clip"] in page and "floor" in page
+
+
+class Reader(HTMLParser):
+    """Section ids and sources of images of a page, and the elements that were not closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.sections: list[str] = []
+        self.sources: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        known = dict(attrs)
+        if tag == "section":
+            self.sections.append(str(known["id"]))
+        if tag == "img":
+            assert known["alt"]
+            self.sources.append(str(known["src"]))
+        if tag not in ("img", "meta"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
 def test_untrained_pictures_are_farther_from_the_held_out_slices_than_training_slices_are(
     report: dict,
 ) -> None:
@@ -110,7 +147,16 @@ def test_second_evaluation_reads_what_the_first_made(recipe: Path, report: dict)
         for path in (folder / part).iterdir()
     }
     assert before == after and len(before) > 50
-    assert json.loads((folder / "report.json").read_text()) == report
+    again = json.loads((folder / "report.json").read_text())
+    assert all(part["reused"] for part in again["parts"].values())
+    assert not any(part["reused"] for part in report["parts"].values())
+    assert {n: part["seconds"] for n, part in again["parts"].items()} == {
+        n: part["seconds"] for n, part in report["parts"].items()
+    }
+    told = ("parts", "features")  # what was read and what computed
+    assert {k: v for k, v in again.items() if k not in told} == {
+        k: v for k, v in report.items() if k not in told
+    }
 
 
 def test_damaged_part_is_named(recipe: Path, report: dict) -> None:

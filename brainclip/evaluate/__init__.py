@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brainclip.config import Recipe, as_dict, digest, load_recipe
+from brainclip.config import Recipe, as_dict, load_recipe
 from brainclip.errors import BrainclipError
 from brainclip.train.checks import check_stage
-from brainclip.weights import hash_file, read_json, write_json
+from brainclip.weights import hash_file, read_json
 
 if TYPE_CHECKING:
     from brainclip.data import PairDataset
@@ -32,10 +31,11 @@ def evaluate(
 ) -> str:
     """A line of result of <folder>/model on a held-out split. Trains the judge first if it is not there.
 
-    Writes report.json, report.md, contact_sheet.png, misses.png and adapter_<name>.png into `out`
-    (<folder>/evaluate). Each finished part and each picture is kept, so a stopped evaluation goes on where it
-    was. split: "validation" to choose by, "test" to report. timed: False leaves out the times, which take a
-    minute. RecipeError for a faulty recipe, WeightsError and PairsError for what is not yet made.
+    Writes report.json, report.md, report.html (with all pictures in it), contact_sheet.png, misses.png,
+    adapter_<name>.png and plots/ into `out` (<folder>/evaluate). Each finished part and each picture is kept,
+    so a stopped evaluation goes on where it was. split: "validation" to choose by, "test" to report. timed:
+    False leaves out the times of pictures, which take a minute. RecipeError for a faulty recipe, WeightsError
+    and PairsError for what is not yet made.
     """
     recipe = load_recipe(recipe_path, overrides)
     if split not in SPLITS:
@@ -54,14 +54,15 @@ def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str, timed: boo
     from brainclip.data import PairDataset, training_data
     from brainclip.evaluate.adherence import adherence, compare_adapters, judge_scores, seeds_of
     from brainclip.evaluate.embeddings import embeddings
-    from brainclip.evaluate.features import FILES, extractors
+    from brainclip.evaluate.features import FILES, FeatureFolder, extractors
     from brainclip.evaluate.judge import Judge, train_judge
     from brainclip.evaluate.matched import Matched, match
+    from brainclip.evaluate.parts import Parts
     from brainclip.evaluate.pictures import code_hash, generated, identity, tables_of
     from brainclip.evaluate.prompts import prompts as evaluation_prompts
     from brainclip.evaluate.realism import distributions, greys, textures
     from brainclip.evaluate.reconstruction import reconstruction
-    from brainclip.evaluate.report import markdown
+    from brainclip.evaluate.report import write_report
     from brainclip.evaluate.retrieval import retrieval
     from brainclip.evaluate.timing import timing
     from brainclip.evaluate.zero_shot import zero_shot
@@ -76,14 +77,7 @@ def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str, timed: boo
     asked = evaluation_prompts(prompts, modalities=model.card["modalities"])
     files = [hash_file(Path(path)) if (path := getattr(recipe.evaluate, name)) else "" for name in FILES]
 
-    def part(name: str, inputs: list[Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """A part's figures: read from parts/<name>.json where that was made from the same inputs and code."""
-        key, path = digest([code, name, *inputs]), folder / "parts" / f"{name}.json"
-        if path.is_file() and (kept := read_json(path)).get("key") == key:
-            return dict(kept["figures"])
-        figures = compute()
-        write_json(path, {"key": key, "figures": figures})
-        return figures
+    part, seen = Parts(folder / "parts", code), FeatureFolder(folder / "features")
 
     def adhered() -> dict[str, Any]:
         return adherence(model, judge, recipe, data, asked, pictures)
@@ -106,11 +100,11 @@ def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str, timed: boo
         return match(made.images, asked, folders, data, PairDataset(data.folders, "train"))
 
     def distributed() -> dict[str, Any]:
-        seen = extractors(model.clip, judge, recipe.evaluate)
-        return distributions(matched(), seen, folder / "features")
+        return distributions(matched(), extractors(model.clip, judge, recipe.evaluate), seen)
 
     report: dict[str, Any] = {
         "model": model.name,
+        "clip": model.clip.hash,
         "split": split,
         "slices": {f.name: int((data.folder_of == k).sum()) for k, f in enumerate(data.folders)},
         "subjects": {f.name: data.datasets[k]["subjects"][split] for k, f in enumerate(data.folders)},
@@ -135,8 +129,8 @@ def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str, timed: boo
     if timed:
         report["timing"] = part("timing", [made_by], lambda: timing(model))
     _sheets(model, recipe, data, report["adherence"]["records"], folder)
-    (folder / "report.md").write_text(markdown(report), encoding="utf-8")
-    write_json(folder / "report.json", report)  # last: its presence means complete
+    report |= {"parts": part.times, "features": seen.times}
+    write_report(report, folder)
     found = report["adherence"]["generated"]
     names = ("plane", "contrast", "position", "age_order")
     line = ", ".join(f"{name} {found[name]['value']}" for name in names)

@@ -8,7 +8,8 @@ from typing import Any
 from brainclip.clip import Clip
 from brainclip.config import Recipe
 from brainclip.data import PairDataset, training_data
-from brainclip.evaluate.report import shown, table
+from brainclip.evaluate.figures import shown
+from brainclip.evaluate.page import table
 from brainclip.evaluate.retrieval import retrieval
 from brainclip.evaluate.space import forgetting, space
 from brainclip.evaluate.zero_shot import zero_shot

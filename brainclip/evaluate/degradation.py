@@ -21,7 +21,7 @@ from brainclip.config import EvaluateRecipe, as_dict
 from brainclip.data import PairDataset
 from brainclip.errors import RecipeError
 from brainclip.evaluate.distribution import LEAST, frechet, kernel, squared_mmd
-from brainclip.evaluate.features import extractors, features
+from brainclip.evaluate.features import FeatureFolder, extractors
 from brainclip.evaluate.figures import rank_correlation, rounded, two_sample
 from brainclip.evaluate.judge import Judge
 from brainclip.evaluate.matched import matching_rows, slices_at
@@ -87,12 +87,13 @@ def run_degradation(recipe: DegradationRecipe) -> dict[str, Any]:
         for number, grade in enumerate(grades, 1)
     }
     report: dict[str, Any] = {}
+    kept = FeatureFolder(folder / "features")
     for extractor in known:
         seen = {
-            name: features(extractor, images, folder / "features")
+            name: kept.features(extractor, images)
             for name, images in tqdm(pictures.items(), desc=extractor.name, unit="grade")
         }
-        base = features(extractor, other.images, folder / "features")
+        base = kept.features(extractor, other.images)
         assert other.subjects is not None and whole.subjects is not None
         found = tried(base, seen, other.subjects, whole.subjects)
         report[extractor.name] = {"hash": extractor.hash} | found

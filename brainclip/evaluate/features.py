@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 from brainclip.clip import Clip
 from brainclip.config import EvaluateRecipe, digest
 from brainclip.evaluate.judge import Judge
-from brainclip.weights import hash_file, read_weights
+from brainclip.weights import hash_file, read_weights, write_weights
 
 BATCH = 32
 FILES = ("inception", "radimagenet")  # extractors whose weights are a user's file
@@ -54,22 +55,28 @@ def extractors(clip: Clip, judge: Judge, files: EvaluateRecipe) -> list[Extracto
     return found
 
 
-@torch.no_grad()
-def features(extractor: Extractor, images: Tensor, folder: Path) -> np.ndarray:
-    """(N, D) float32 features of slices (N, 1, H, W) in [0, 1].
+class FeatureFolder:
+    """Features kept in a folder by the extractor's weights, the code and the pictures, and read from there.
 
-    Kept in `folder` by the extractor's weights, the code and the pictures; read from there the next time.
+    times: of each extractor, "computed" and "read" slices so far, and the "seconds" that computing took.
     """
-    from safetensors.torch import save_file
 
-    pictures = hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest()
-    code = [hash_file(Path(__file__).parent.parent / name) for name in CODE]
-    key = digest([extractor.name, extractor.hash, code, list(images.shape), pictures])
-    path = folder / f"{extractor.name}-{key}.safetensors"
-    if not path.is_file():
-        parts = [extractor.see(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".tmp")
-        save_file({"features": torch.cat(parts).float().contiguous()}, temporary)
-        temporary.replace(path)
-    return read_weights(path)["features"].numpy()
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.times: dict[str, dict[str, float]] = {}
+
+    @torch.no_grad()
+    def features(self, extractor: Extractor, images: Tensor) -> np.ndarray:
+        """(N, D) float32 features of slices (N, 1, H, W) in [0, 1]."""
+        pictures = hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest()
+        code = [hash_file(Path(__file__).parent.parent / name) for name in CODE]
+        key = digest([extractor.name, extractor.hash, code, list(images.shape), pictures])
+        path = self.folder / f"{extractor.name}-{key}.safetensors"
+        times = self.times.setdefault(extractor.name, {"computed": 0, "read": 0, "seconds": 0.0})
+        times["read" if path.is_file() else "computed"] += len(images)
+        if not path.is_file():
+            begun = time.monotonic()
+            parts = [extractor.see(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
+            times["seconds"] = round(times["seconds"] + time.monotonic() - begun, 3)
+            write_weights({"features": torch.cat(parts).float().contiguous()}, path)
+        return read_weights(path)["features"].numpy()

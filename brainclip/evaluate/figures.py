@@ -121,6 +121,16 @@ def two_sample(
     return figure | {"low": low, "n": made, "subjects": len(np.unique(subjects))}
 
 
+def shown(figure: dict[str, Any] | None) -> str:
+    """A figure as "0.97 (0.95 to 0.99, n 200)"."""
+    if not figure or figure.get("value") is None:
+        return "-"
+    n = f"n {figure['n']}" + (f" of {figure['subjects']} subjects" if "subjects" in figure else "")
+    between = "" if figure["low"] is None else f"{figure['low']:.3g} to {figure['high']:.3g}, "
+    chance = f"; chance {figure['chance']:.3g}" if "chance" in figure else ""
+    return f"{figure['value']:.3g} ({between}{n}{chance})"
+
+
 def _groups(rows: np.ndarray, subjects: np.ndarray | None) -> list[np.ndarray]:
     """The rows of each subject; without subjects each row by itself."""
     if subjects is None:

@@ -12,9 +12,8 @@ import numpy as np
 from scipy import stats
 
 from brainclip.errors import BrainclipError
-from brainclip.evaluate.figures import bootstrap, proportion
+from brainclip.evaluate.figures import bootstrap, proportion, shown
 from brainclip.evaluate.nearness import Features, Nearest, Slices, joined, nearest
-from brainclip.evaluate.report import shown
 
 EACH = 3  # real slices of different people taken for each picture, and more of them for few pictures
 ENOUGH = 600  # of such slices

@@ -14,11 +14,11 @@ from atlas.files import write_whole
 from brainclip.config import as_dict
 from brainclip.data import PairDataset
 from brainclip.errors import BrainclipError, RecipeError
+from brainclip.evaluate.figures import shown
 from brainclip.evaluate.memorisation import memorisation
 from brainclip.evaluate.nearness import Features, Slices, joined, slices_of
 from brainclip.evaluate.pictures import MadePicture, generated, made_pictures
 from brainclip.evaluate.prompts import prompts
-from brainclip.evaluate.report import shown
 from brainclip.evaluate.sheet import pair_cell, save_sheet
 from brainclip.weights import write_json
 

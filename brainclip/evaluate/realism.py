@@ -4,13 +4,12 @@ the evaluation, each of all contrasts together and of each apart."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from brainclip.evaluate.distribution import LEAST, distribution
-from brainclip.evaluate.features import Extractor, features
+from brainclip.evaluate.features import Extractor, FeatureFolder
 from brainclip.evaluate.grey import compare_ratios, grey_levels, histograms, tissue_ratios
 from brainclip.evaluate.matched import Matched
 from brainclip.evaluate.texture import compare_texture, texture
@@ -37,12 +36,12 @@ def _people(matched: Matched, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     return real[rows["real"]], floor[rows["floor"]]
 
 
-def distributions(matched: Matched, extractors: Sequence[Extractor], folder: Path) -> dict[str, Any]:
+def distributions(matched: Matched, extractors: Sequence[Extractor], folder: FeatureFolder) -> dict[str, Any]:
     """Extractor -> hash of its weights and, by group, `distribution` of "made" and of "floor". Features are
     kept in `folder`."""
     result: dict[str, Any] = {}
     for extractor in extractors:
-        seen = {kind: features(extractor, getattr(matched, kind).images, folder) for kind in SETS}
+        seen = {kind: folder.features(extractor, getattr(matched, kind).images) for kind in SETS}
         groups = {}
         for name, rows in _groups(matched):
             people, others = _people(matched, rows)
