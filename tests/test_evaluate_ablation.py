@@ -8,17 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from toy_run import toy_run
 
 from brainclip import cli
 from brainclip.config import load_recipe
 from brainclip.data import PairDataset
+from brainclip.errors import RecipeError
 from brainclip.evaluate.ablation import (
     ADHERED,
     APART,
     REAL,
     AblationRecipe,
     Variant,
+    check_ablation,
     figures,
     nearest_places,
     run_ablation,
@@ -99,8 +102,15 @@ def test_a_second_call_makes_nothing_anew_and_another_recipe_is_refused(
 
 def test_an_unknown_embedding_is_refused_before_any_training(tmp_path: Path) -> None:
     wrong = AblationRecipe(folder=str(tmp_path / "out"), variant={"x": Variant(embedding="truth")})
-    with pytest.raises(Exception, match="variant 'x': embedding = 'truth' stands alone and is one of"):
+    with pytest.raises(RecipeError, match="variant 'x': embedding = 'truth' stands alone and is one of"):
         run_ablation(wrong)
+    with pytest.raises(RecipeError, match=r"an ablation needs a \[variant.<name>\], seeds"):
+        check_ablation(AblationRecipe())
+    tiny = AblationRecipe(
+        recipe=str(ROOT / "recipes/tiny.toml"), variant={"x": Variant(set=("decoder.objective=eps",))}
+    )
+    with pytest.raises(RecipeError, match=r"decoder\.objective = 'eps': possible are flow"):
+        check_ablation(tiny)
     assert not (tmp_path / "out").exists()
 
 

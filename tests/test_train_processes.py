@@ -48,17 +48,20 @@ SCRIPT = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from brainclip.cli import main
-for stage in sys.argv[3].split(","):
-    code = main([stage, sys.argv[2], "--set", *sys.argv[4:]])
+for word in sys.argv[3].split(","):
+    stage, _, adapter = word.partition("/")
+    named = ["--adapter", adapter] if adapter else []
+    code = main([stage, sys.argv[2], *named, "--set", *sys.argv[4:]])
     if code:
         sys.exit(code)
 """
 SETTINGS = ("clip.precision=no", "clip.warmup=1", "decoder.sample_every=0")
 STAGES = "clip,vae,prior,decoder"
+ADAPTER = "decoder/adapters/small"
 
 
 def launched(folder: Path, processes: int, stages: str, *settings: str) -> subprocess.CompletedProcess[str]:
-    """The stages of the tiny recipe on toy pairs, in so many processes."""
+    """The stages (or decoder/NAME of an adapter) of the tiny recipe on toy pairs, in so many processes."""
     if not (folder / "pairs").exists():
         write_toy_pairs(folder / "pairs" / "simulated")
     (folder / "script.py").write_text(SCRIPT)
@@ -85,9 +88,9 @@ def losses(folder: Path, stage: str) -> list[float]:
 
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    done = launched(one, 1, STAGES)
+    done = launched(one, 1, f"{STAGES},decoder/small")
     assert done.returncode == 0, done.stderr
-    done = launched(two, 2, STAGES, "prior.steps=5", "decoder.cache=true")
+    done = launched(two, 2, f"{STAGES},decoder/small", "prior.steps=5", "decoder.cache=true")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("clip: ") == 1  # the first process alone says so
     done = launched(two, 1, "prior,decoder")  # the prior's other steps in one process
@@ -96,7 +99,32 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
         assert len(losses(two, stage)) == 12
         # sums in another order; the steps of an optimizer carry it on
         assert losses(two, stage) == pytest.approx(losses(one, stage), rel=2e-4), stage
+    assert losses(two, ADAPTER) == pytest.approx(losses(one, ADAPTER), rel=2e-4)
     assert losses(one, "clip")[0] != losses(one, "clip")[1]
+
+
+def test_a_decoder_that_has_nothing_to_train_is_written_once_by_two_processes(tmp_path: Path) -> None:
+    """As recipes/base.toml has it; its adapter is then trained over it, split among the processes."""
+    lab = toy_lab(tmp_path / "lab")
+    (lab.folder / "pairs" / "toy").rename(lab.folder / "pairs" / "simulated")
+    base = (f"decoder.base={lab.bases['kandinsky']}", "decoder.train=projection", "decoder.project=false")
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder, processes, further in ((one, 1, ()), (two, 2, ("adapter.small.shard=true",))):
+        shutil.copytree(lab.folder, folder)
+        done = launched(folder, processes, "decoder,decoder/small", *base, *further)
+        assert done.returncode == 0, done.stderr
+        assert not list((folder / "decoder").rglob("*.tmp"))
+    files = [
+        {
+            path.relative_to(run): path.read_bytes()
+            for path in sorted((run / "decoder/unet").rglob("*.safetensors"))
+        }
+        for run in (one, two)
+    ]
+    assert files[0] == files[1] and files[0]
+    assert losses(two, ADAPTER) == pytest.approx(losses(one, ADAPTER), rel=2e-4)
+    with pytest.raises(RecipeError, match="holds a run with seed = 0, the recipe says 1"):
+        train_decoder(load_recipe(ROOT / "recipes/tiny.toml", [f"folder={two}", *base, "decoder.seed=1"]))
 
 
 def test_split_weights_train_as_whole_ones(tmp_path: Path) -> None:

@@ -56,9 +56,10 @@ def train(asked: argparse.Namespace) -> str:
 
 def ablation(asked: argparse.Namespace) -> str:
     from brainclip.config import read_recipe
-    from brainclip.evaluate.ablation import AblationRecipe, run_ablation
+    from brainclip.evaluate.ablation import AblationRecipe, check_ablation, run_ablation
 
     recipe = read_recipe(AblationRecipe, asked.recipe, asked.overrides)
+    check_ablation(recipe)
     if asked.dry_run:
         runs = len(recipe.seeds) * len(recipe.variant)
         return f"ablation: would make {runs} runs of {', '.join(recipe.variant)} in {recipe.folder}"
@@ -69,8 +70,10 @@ def ablation(asked: argparse.Namespace) -> str:
 
 def _report(asked: argparse.Namespace) -> str:
     from brainclip.config import load_recipe
+    from brainclip.train.checks import check_stage
 
     recipe = load_recipe(asked.recipe, asked.overrides)
+    check_stage(recipe, "clip")
     if asked.dry_run:
         return f"clip: would write {Path(recipe.folder) / 'clip' / 'report.md'}"
     from brainclip.evaluate.clip_report import report_clip

@@ -30,6 +30,7 @@ from brainclip.evaluate.prompts import Asked, prompts
 from brainclip.model import BrainCLIP, load
 from brainclip.prior import nearest_to
 from brainclip.train.assemble import assemble
+from brainclip.train.checks import check_stage
 from brainclip.train.decoder import train_adapter, train_decoder
 from brainclip.weights import read_json, write_json
 
@@ -82,18 +83,28 @@ class AblationRecipe:
     variant: dict[str, Variant] = field(default_factory=dict)
 
 
-def run_ablation(recipe: AblationRecipe) -> dict[str, Any]:
-    """Variant -> figure -> one value a seed; report.json and report.md in the recipe's folder.
-
-    RecipeError for an unknown embedding or adapter, and for a folder made with another recipe.
-    """
-    folder, parent = Path(recipe.folder), Path(recipe.parent)
+def check_ablation(recipe: AblationRecipe) -> None:
+    """RecipeError for variants that no run can be made of."""
+    if not (recipe.variant and recipe.seeds and recipe.prompts > 0):
+        raise RecipeError("an ablation needs a [variant.<name>], seeds and 1 prompt or more")
     for name, variant in recipe.variant.items():
         if variant.embedding and (variant.embedding not in EMBEDDINGS or variant.adapter or variant.set):
             raise RecipeError(
                 f"variant {name!r}: embedding = {variant.embedding!r} stands alone and is one of "
                 f"{', '.join(EMBEDDINGS)}"
             )
+        if not variant.embedding:
+            made = _recipe(recipe, variant, Path(recipe.folder) / name, recipe.seeds[0])
+            check_stage(made, "decoder", adapter=variant.adapter or None)
+
+
+def run_ablation(recipe: AblationRecipe) -> dict[str, Any]:
+    """Variant -> figure -> one value a seed; report.json and report.md in the recipe's folder.
+
+    RecipeError for an unknown embedding or adapter, and for a folder made with another recipe.
+    """
+    folder, parent = Path(recipe.folder), Path(recipe.parent)
+    check_ablation(recipe)
     if not (parent / "model" / "brainclip.json").is_file():
         raise RecipeError(
             f"{parent}: no finished run of {recipe.recipe} (no model/brainclip.json); make it first"
@@ -159,9 +170,7 @@ def _trained(recipe: AblationRecipe, parent: Path, run: Path, variant: Variant, 
     for name in LINKED:
         if not (run / name).exists():
             (run / name).symlink_to((parent / name).resolve(), target_is_directory=True)
-    stage = f"adapter.{variant.adapter}" if variant.adapter else "decoder"
-    changes = [*recipe.common, *variant.set, f"folder={run}", f"{stage}.seed={seed}"]
-    made = load_recipe(recipe.recipe, changes)
+    made = _recipe(recipe, variant, run, seed)
     if variant.adapter:
         if not (run / "decoder" / "contract.json").is_file():
             left = shutil.ignore_patterns(*LEFT)
@@ -170,6 +179,13 @@ def _trained(recipe: AblationRecipe, parent: Path, run: Path, variant: Variant, 
     else:
         train_decoder(made)
     return assemble(made)
+
+
+def _recipe(recipe: AblationRecipe, variant: Variant, run: Path, seed: int) -> Recipe:
+    """The recipe of a variant's training with this seed."""
+    stage = f"adapter.{variant.adapter}" if variant.adapter else "decoder"
+    changes = [*recipe.common, *variant.set, f"folder={run}", f"{stage}.seed={seed}"]
+    return load_recipe(recipe.recipe, changes)
 
 
 def _pictures(

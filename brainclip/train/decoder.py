@@ -23,6 +23,7 @@ from brainclip.train.latents import cached_latents
 from brainclip.train.loop import Batch, Stage, train
 from brainclip.train.objectives import coloured, draw_times, noised, squared_error
 from brainclip.train.processes import device_of
+from brainclip.train.run_folder import check_same_recipe
 from brainclip.weights import write_json
 
 SHOWN = 8  # pictures in a training sample
@@ -150,6 +151,8 @@ def prepare(decoder: Decoder, stage: DenoisingRecipe) -> None:
 
 def train_decoder(recipe: Recipe) -> dict[str, float]:
     """Train the decoder stage of a recipe into <folder>/decoder."""
+    from accelerate import PartialState
+
     stage, folder = recipe.decoder, Path(recipe.folder)
     check_decoder(recipe)
     device = device_of(stage)
@@ -168,8 +171,10 @@ def train_decoder(recipe: Recipe) -> dict[str, float]:
     run = folder / "decoder"
     facts = {"recipe": as_dict(stage), "inputs": {"pairs": data.hash, "clip": clip.hash} | begun_from(recipe)}
     if not any(parameter.requires_grad for parameter in decoder.parameters()):
-        decoder.save(run)  # the base takes this CLIP as it is: nothing to train before an adapter
-        write_json(run / "run.json", facts)
+        check_same_recipe(run, facts, as_dict(type(stage)()))
+        if PartialState().is_main_process:
+            decoder.save(run)  # the base takes this CLIP as it is: nothing to train before an adapter
+            write_json(run / "run.json", facts)
         return {}
     objective = DecoderObjective(decoder, min_snr=stage.min_snr)
     batch = decoder_batches(decoder, data, whitened, stage, folder / "latents")
