@@ -16,7 +16,8 @@ from brainclip.weights import read_json
 FREE = {"steps", "decay", "save_every", "sample_every", "device", "piece", "shard", "track"}
 FREE |= {"cache", "checkpointing"}
 # of generating, not of training
-FREE |= {"sampler", "sampling_steps", "guidance", "candidates", "restate", "default"}
+FREE |= {"sampler", "sampling_steps", "guidance", "age_guidance", "candidates", "restate"}
+FREE |= {"default", "modalities"}
 
 
 def check_same_recipe(run: Path, facts: dict[str, Any], defaults: dict[str, Any]) -> None:
