@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from brainclip.config import TrainingRecipe, as_dict
-from brainclip.errors import RecipeError
+from brainclip.errors import RecipeError, WeightsError
 from brainclip.train.loop import Stage, rate_at, train
 from brainclip.weights import read_weights, save_weights
 
@@ -107,6 +107,21 @@ def test_a_killed_run_continues_from_its_last_state(tmp_path: Path, where: str) 
         assert torch.equal(value, read_weights(run / "line.safetensors")[key])
     steps = [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()]
     assert steps == list(range(9))
+
+
+def test_a_state_without_a_trained_weight_or_with_another_is_refused(tmp_path: Path) -> None:
+    longer = replace(RECIPE, steps=RECIPE.steps + 1)
+    train(line_stage(), RECIPE, tmp_path, facts())
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    for wrong in (
+        {"layer.weight": state["objective"]["layer.weight"]},
+        state["objective"] | {"x": torch.ones(1)},
+    ):
+        torch.save(state | {"objective": wrong}, tmp_path / "state.pt")
+        with pytest.raises(
+            WeightsError, match=r"does not fit its recipe .*1 weights differ, first '(layer.bias|x)'"
+        ):
+            train(line_stage(), longer, tmp_path, facts(longer))
 
 
 def test_pieces_of_a_batch_give_its_gradient(tmp_path: Path) -> None:

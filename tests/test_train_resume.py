@@ -85,7 +85,11 @@ def test_a_stage_stopped_within_the_pieces_of_a_batch_resumes_bit_for_bit(
         with pytest.raises(KeyboardInterrupt):
             run(stopped, stage)
     folder = stopped / place(stage)
-    assert torch.load(folder / "state.pt", weights_only=True)["step"] == 2
+    state = torch.load(folder / "state.pt", weights_only=True)
+    assert state["step"] == 2
+    if stage == "decoder/small":  # of a large base the rest would be gigabytes a time
+        weights = [key for key in state["objective"] if key.endswith((".weight", ".bias"))]
+        assert weights and all("lora_" in key for key in weights)
     assert not list(folder.glob("*.safetensors"))
     run(stopped, stage)
     files = sorted(path.relative_to(folder) for path in folder.rglob("*.safetensors"))

@@ -108,10 +108,10 @@ class Training:
 
     def state(self, step: int) -> dict[str, Any]:
         """All that the run goes on from after `step` steps, the same for any number of processes; in the
-        first process only."""
+        first process only. Weights that are not trained are left out: of a LoRA they are nearly all."""
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
 
-        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
         weights, optimizer = get_state_dict(self.module, self._bare_optimizer, options=options)
         shadow = [whole_tensor(value).cpu() for value in self.average.shadow_params]
         scaler = self.accelerator.scaler
@@ -129,8 +129,9 @@ class Training:
 
         if state is None:
             return 0
-        options = StateDictOptions(full_state_dict=True)
+        options = StateDictOptions(full_state_dict=True, strict=False)
         try:
+            self._check_keys(state["objective"])
             # numbers that an optimizer (Prodigy) has of a group only once it has made a step
             groups = zip(self.optimizer.param_groups, state["optimizer"]["param_groups"], strict=True)
             for group, saved in groups:
@@ -153,6 +154,13 @@ class Training:
         if self.accelerator.scaler is not None and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         return int(state["step"])
+
+    def _check_keys(self, saved: Mapping[str, Any]) -> None:
+        """KeyError unless all that is trained is there, and nothing that this module does not have."""
+        trained = {name for name, p in self.module.named_parameters() if p.requires_grad}
+        wrong = sorted((trained - set(saved)) | (set(saved) - set(self.module.state_dict())))
+        if wrong:
+            raise KeyError(f"{len(wrong)} weights differ, first {wrong[0]!r}")
 
     def averaged(self, call: Callable[[], None], *, at_the_end: bool = False) -> None:
         """Call it in the first process with the averaged weights in place, then put the trained ones back.
