@@ -85,7 +85,7 @@ ADAPTER = ["adapter.site.mix={simulated=1.0}"]
         ("decoder/site adapter.site.modalities=['CT']", "'CT'; possible are T1, T2, PD, FLAIR"),
         ("decoder/site adapter.site.text=true", "adapter.site.text = true: this decoder has no text path"),
         ("decoder/site adapter.site.min_snr=5", "min_snr = 5: the flow has no weights"),
-        ("decoder/site adapter.site.text_rate=0", "adapter.site.text_rate = 0.0: give a number above 0"),
+        ("decoder/site adapter.site.text_rate=-1", "adapter.site.text_rate = -1.0: give 0 or more"),
         ("decoder/s:1 adapter.s:1.rank=4", "[adapter.s:1]: a name is made of letters, digits, - and _"),
         ("pixel pixel.model=unet", "pixel.model = 'unet': possible are unet-small"),
         ("pixel pixel.model=unet-large size=40", "takes slices of a multiple of 16 pixels, not 40"),

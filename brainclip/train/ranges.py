@@ -8,7 +8,7 @@ from typing import Any
 
 from brainclip.errors import RecipeError
 
-ABOVE_0 = {"rate", "text_rate", "clip_norm", "spacing_mm", "every_mm"}
+ABOVE_0 = {"rate", "clip_norm", "spacing_mm", "every_mm"}
 SHARES = {
     *("mirror", "alike", "whiten", "caption_dropout", "embedding_dropout", "pyramid_noise"),
     *("least_similarity", "least_overlap"),
@@ -16,7 +16,7 @@ SHARES = {
 FROM_0 = {
     *("steps", "warmup", "decay", "weight_decay", "piece", "sample_every", "seed", "limit", "size", "blocks"),
     *("rotate_degrees", "scale", "shift_mm", "elastic_mm"),
-    *("age", "noise", "min_snr", "offset_noise"),
+    *("age", "noise", "min_snr", "offset_noise", "text_rate"),
 }
 FROM_1 = {
     *("subjects", "workers", "batch", "save_every", "sampling_steps", "timesteps", "candidates"),
