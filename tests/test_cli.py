@@ -27,6 +27,7 @@ VERBS = (
     "ablation",
     "degradation",
     "memorisation",
+    "downstream",
     "clip",
     "vae",
     "prior",
@@ -41,6 +42,7 @@ VERBS = (
     "captions",
     "reader-kit",
     "reader-score",
+    "reader-counts",
 )
 
 

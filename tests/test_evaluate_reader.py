@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from PIL import Image
+from scipy import stats
 from toy_pairs import write_toy_pairs
 
 from atlas.facts import Facts
@@ -48,7 +50,7 @@ def fill(form: Path, out: Path, **levels: list[int]) -> Path:
 def test_the_kit_tells_nothing_and_its_key_all(tmp_path: Path) -> None:
     key = make_kit(shown(), tmp_path / "kit", tmp_path / "key.json", phase=1, seed=3)
     assert sorted(path.name for path in (tmp_path / "kit").iterdir()) == [
-        "form.csv", "instructions.md", "pictures",
+        "form.csv", "instructions.md", "pictures", "sheets",
     ]  # fmt: skip
     names = [f"{number:03d}" for number in range(1, 7)]
     assert sorted(path.stem for path in (tmp_path / "kit" / "pictures").iterdir()) == names
@@ -59,6 +61,11 @@ def test_the_kit_tells_nothing_and_its_key_all(tmp_path: Path) -> None:
             greys.append(round(10 * image.getpixel((0, 0)) / 255))
     assert greys != sorted(greys)
     assert [key["pictures"][name]["origin"].split("/")[1] for name in names] == [f"{k}.png" for k in greys]
+    with Image.open(tmp_path / "kit" / "sheets" / "1.png") as image:
+        assert image.info == {} and image.mode == "L"
+        wide, high = image.width // 5, image.height // 2
+        corners = [(5 + place % 5 * wide, 5 + place // 5 * high) for place in range(6)]
+        assert [round(10 * image.getpixel(corner) / 255) for corner in corners] == greys
     for path in (tmp_path / "kit").rglob("*"):
         assert path.is_dir() or b"unclip" not in path.read_bytes()
     again = make_kit(shown(), tmp_path / "kit2", tmp_path / "key2.json", phase=1, seed=3)
@@ -253,3 +260,21 @@ def test_from_kit_to_table_by_the_command_line(tmp_path: Path, capsys: pytest.Ca
         == 2
     )
     assert "NAME=FOLDER" in capsys.readouterr().err
+
+
+def test_counts_give_the_published_shares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["reader-counts", str(ROOT / "recipes" / "reader_counts.toml"), "--out", str(tmp_path / "out")]
+    assert cli.main([*argv, "--dry-run"]) == 0 and not (tmp_path / "out").exists()
+    assert cli.main(argv) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    shares = [row["good"]["value"] for row in report["groups"].values()]
+    assert shares == [0.3333, 0.1667, 0.7188, 0.2813]
+    one, two = report["comparisons"]
+    assert one["groups"] == ["healthy, phase 1", "unhealthy, phase 1"] and one["p"] is None
+    assert two["p"] == pytest.approx(stats.fisher_exact([[23, 9], [27, 69]]).pvalue) and two["needed"] == 20
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "| healthy, phase 2 | 2 | 23 of 32 | 0.7188 | 0.546 to 0.844 |" in text
+    assert "| healthy, phase 1 | 1 | not published | 0.3333 |  |" in text
+    capsys.readouterr()
+    assert cli.main([*argv, "--set", "group.x.good=3", "group.x.n=2"]) == 2
+    assert "[group.x]: give good and n" in capsys.readouterr().err

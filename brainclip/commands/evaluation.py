@@ -36,6 +36,11 @@ def add_verbs(verb: AddVerb) -> None:
     )
     add_recipe(memorisation_verb, "recipes/memorisation.toml")
 
+    downstream_verb = verb(
+        "downstream", downstream, "try whether generated slices help to train classifiers of real ones"
+    )
+    add_recipe(downstream_verb, "recipes/downstream.toml")
+
     kit_verb = verb(
         "reader-kit", reader_kit, "mix generated and real slices for raters who cannot tell which"
     )
@@ -77,6 +82,10 @@ def add_verbs(verb: AddVerb) -> None:
     )
     scored_verb.add_argument("--out", type=Path, required=True, help="folder to write")
     scored_verb.add_argument("--note", default="", help="printed on the report and its figures")
+
+    counts_verb = verb("reader-counts", reader_counts, "tables of a published reader study from its counts")
+    add_recipe(counts_verb, "recipes/reader_counts.toml")
+    counts_verb.add_argument("--out", type=Path, required=True, help="folder to write")
 
 
 def evaluate(asked: argparse.Namespace) -> str:
@@ -123,6 +132,29 @@ def memorisation(asked: argparse.Namespace) -> str:
     return f"memorisation: {recipe.folder}/report.md ({found})"
 
 
+def downstream(asked: argparse.Namespace) -> str:
+    from brainclip.config import read_recipe
+    from brainclip.evaluate.downstream.recipe import DownstreamRecipe, check
+
+    recipe = read_recipe(DownstreamRecipe, asked.recipe, asked.overrides)
+    if asked.dry_run:
+        check(recipe)
+        runs = len(recipe.seeds) * sum(len(recipe.arms_of(name)) for name in recipe.task)
+        return f"downstream: would train {runs} classifiers for {', '.join(recipe.task)} in {recipe.folder}"
+    from brainclip.evaluate.downstream.study import run_downstream
+
+    report = run_downstream(recipe)
+    closed = [
+        f"{name} {row['gap']['value']:+.3f}"
+        + ("" if row["closed"]["value"] is None else f", closed {row['closed']['value']:.0%} by {arm}")
+        for name, part in report["tasks"].items()
+        for arm, row in part["gaps"].items()
+    ]
+    return (
+        f"downstream: {recipe.folder}/report.md (gap of half the people: {'; '.join(closed) or 'not asked'})"
+    )
+
+
 def reader_kit(asked: argparse.Namespace) -> str:
     from brainclip.data import PairDataset
     from brainclip.evaluate.pictures import MadePicture, made_pictures
@@ -164,3 +196,15 @@ def reader_score(asked: argparse.Namespace) -> str:
         for group, row in part["groups"].items()
     )
     return f"reader-score: {asked.out}/report.md (good: {shares})"
+
+
+def reader_counts(asked: argparse.Namespace) -> str:
+    from brainclip.config import read_recipe
+    from brainclip.evaluate.reader_counts import CountsRecipe, write_counts
+
+    recipe = read_recipe(CountsRecipe, asked.recipe, asked.overrides)
+    if asked.dry_run:
+        return f"reader-counts: would write {asked.out} from the counts of {', '.join(recipe.group)}"
+    report = write_counts(recipe, asked.out)
+    shares = ", ".join(f"{name} {row['good']['value']:.4f}" for name, row in report["groups"].items())
+    return f"reader-counts: {asked.out}/report.md ({shares})"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from atlas.facts import Facts, level_at
 from atlas.files import write_whole
@@ -20,6 +20,7 @@ from brainclip.evaluate.pictures import MadePicture
 from brainclip.weights import read_json, write_json
 
 REAL = "real"  # the group of the controls
+SHEET_ROWS, SHEET_COLUMNS, SHEET_LEAST = 4, 5, 128  # pictures on a sheet, and pixels along a side of one
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,8 @@ def _control(real: PairDataset, facts: Facts, used: set[int], generator: np.rand
 
 
 def make_kit(shown: Sequence[Shown], out: Path, key: Path, *, phase: int, seed: int) -> dict[str, Any]:
-    """The key, as written. `out` gets pictures/001.png ..., form.csv and instructions.md; goes to the raters.
+    """The key, as written. `out`, which goes to the raters, gets pictures/001.png ..., sheets/1.png ... of
+    twenty pictures each, form.csv and instructions.md.
 
     The order is drawn by the seed. A PNG holds 8-bit grey values alone: no text, no name, no time, and all
     are of one size. The key (number -> group, origin, text) must lie outside `out`.
@@ -158,11 +160,30 @@ def make_kit(shown: Sequence[Shown], out: Path, key: Path, *, phase: int, seed: 
         grey = (picture.pixels.clip(0, 1) * 255).round().astype(np.uint8)
         Image.fromarray(grey).save(out / "pictures" / f"{number}.png", optimize=True)
         pictures[number] = {"group": picture.group, "origin": picture.origin, "text": picture.text}
+    _sheets(out, numbers)
     write_whole(out / "form.csv", _form(pictures, questions, with_text=phase == 2))
     write_whole(out / "instructions.md", _instructions(questions, len(shown)))
     record = {"phase": phase, "seed": seed, "pictures": pictures}
     write_json(key, record)
     return record
+
+
+def _sheets(out: Path, numbers: Sequence[str]) -> None:
+    """sheets/1.png ...: the kit's pictures as they lie in it, each over its number."""
+    (out / "sheets").mkdir()
+    for page, start in enumerate(range(0, len(numbers), SHEET_ROWS * SHEET_COLUMNS), 1):
+        shown = numbers[start : start + SHEET_ROWS * SHEET_COLUMNS]
+        with Image.open(out / "pictures" / f"{shown[0]}.png") as first:
+            side = first.width * -(-SHEET_LEAST // first.width)
+        wide, high, rows = side + 8, side + 24, -(-len(shown) // SHEET_COLUMNS)
+        sheet = Image.new("L", (SHEET_COLUMNS * wide, rows * high), 255)
+        draw = ImageDraw.Draw(sheet)
+        for place, number in enumerate(shown):
+            x, y = place % SHEET_COLUMNS * wide, place // SHEET_COLUMNS * high
+            with Image.open(out / "pictures" / f"{number}.png") as picture:
+                sheet.paste(picture.resize((side, side), Image.Resampling.NEAREST), (x, y))
+            draw.text((x + 2, y + side + 2), number, fill=0, font=ImageFont.load_default(14))
+        sheet.save(out / "sheets" / f"{page}.png", optimize=True)
 
 
 def _form(pictures: dict[str, Any], questions: Sequence[Scale], *, with_text: bool) -> str:
@@ -180,7 +201,8 @@ def _instructions(questions: Sequence[Scale], n: int) -> str:
         "# Rating slices",
         "",
         f"{n} slices of brain MRI lie in pictures/, some of people, some made by a model; which is which is "
-        "not told. Look at each, in the order of the numbers, and write one number a column into its row of "
+        "not told; sheets/ shows them together. Look at each, in the order of the numbers, and write one "
+        "number a column into its row of "
         "form.csv. Leave no cell empty, do not go back, and do not talk about it with another rater before "
         "both are done. Save the form as NAME.csv with a name or letter of your own.",
     ]

@@ -1,0 +1,1 @@
+"""Downstream: are generated slices of use for training a classifier? Tested on other people alone."""
