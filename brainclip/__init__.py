@@ -14,6 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from brainclip.errors import BrainclipError
     from brainclip.model import BrainCLIP, embed_image, embed_text, generate, load
+    from brainclip.moving.changes import edit, interpolate, trajectory, vary
+    from brainclip.moving.markers import mark
+    from brainclip.moving.redraw import inpaint, redraw
+    from brainclip.moving.stacks import stack
     from brainclip.picture import Picture
 
 __version__ = "0.1.0"
@@ -22,10 +26,18 @@ _PLACES = {
     "BrainCLIP": "brainclip.model",
     "BrainclipError": "brainclip.errors",
     "Picture": "brainclip.picture",
+    "edit": "brainclip.moving.changes",
     "embed_image": "brainclip.model",
     "embed_text": "brainclip.model",
     "generate": "brainclip.model",
+    "inpaint": "brainclip.moving.redraw",
+    "interpolate": "brainclip.moving.changes",
     "load": "brainclip.model",
+    "mark": "brainclip.moving.markers",
+    "redraw": "brainclip.moving.redraw",
+    "stack": "brainclip.moving.stacks",
+    "trajectory": "brainclip.moving.changes",
+    "vary": "brainclip.moving.changes",
 }
 
 __all__ = [
@@ -33,10 +45,18 @@ __all__ = [
     "BrainclipError",
     "Picture",
     "__version__",
+    "edit",
     "embed_image",
     "embed_text",
     "generate",
+    "inpaint",
+    "interpolate",
     "load",
+    "mark",
+    "redraw",
+    "stack",
+    "trajectory",
+    "vary",
 ]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from brainclip.clip import Clip
 from brainclip.config import AdapterRecipe, DecoderRecipe, InversionRecipe
@@ -203,6 +204,11 @@ class Decoder(nn.Module):
         else:
             part.load_state_dict(self.own_projection)
 
+    def noise(self, seeds: Sequence[int]) -> Tensor:
+        """(B, C, h, w) the noise that a picture of each seed begins with."""
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return torch.stack([torch.randn(self.layout.shape, generator=one) for one in generators])
+
     @torch.no_grad()
     def sample(
         self,
@@ -212,29 +218,40 @@ class Decoder(nn.Module):
         steps: int,
         guidance: float,
         captions: Sequence[str] | None = None,
+        noise: Tensor | None = None,
         start: Tensor | None = None,
         strength: float = 1.0,
+        keep: Tensor | None = None,
     ) -> Tensor:
         """Grey images (B, 1, H, W) in [0, 1], on the CPU, one per whitened embedding (B, D) and seed.
 
         Picture k depends on its own embedding, caption and seed alone. guidance: 1 follows the embedding as
-        trained. captions: for a decoder trained with text; None: without. start: slices (B, 1, H, W) in
-        [0, 1] to begin with: they get the noise of the last `strength` of the steps, above 0 to 1, and only
-        these are gone; 1 forgets them. None: from noise alone. BrainclipError for another strength or shape.
+        trained. captions: for a decoder trained with text; None: without. noise: as noise() gives it; None:
+        that of the seeds. start: slices (B, 1, H, W) in [0, 1] to begin with: they get the noise of the
+        last `strength` of the steps, above 0 to 1, and only these are gone; 1 forgets them. None: from
+        noise alone. keep: (B, 1, H, W) bool, where a start is to stay: all latents that lie there alone do.
+        BrainclipError for another strength or shape.
         """
         layout = self.layout
         if not 0 < strength <= 1:
             raise BrainclipError(
                 f"strength = {strength:g}: give the share of the steps to go, above 0, up to 1"
             )
-        if start is not None and start.shape != (len(seeds), 1, layout.size, layout.size):
-            raise BrainclipError(
-                f"start of {tuple(start.shape)}: {len(seeds)} seeds of this decoder want "
-                f"{(len(seeds), 1, layout.size, layout.size)}"
-            )
+        wanted = (len(seeds), 1, layout.size, layout.size)
+        for name, given in (("start", start), ("keep", keep)):
+            if given is not None and given.shape != wanted:
+                raise BrainclipError(
+                    f"{name} of {tuple(given.shape)}: {len(seeds)} seeds of this decoder want {wanted}"
+                )
+        if keep is not None:
+            if start is None:
+                raise BrainclipError("keep without a start: give the slices that are to be kept")
+            # a latent that reaches into what is drawn anew is drawn anew
+            keep = functional.adaptive_max_pool2d((~keep).float(), layout.shape[1:]).to(layout.device) == 0
         captions = list(captions) if captions is not None else [""] * len(seeds)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        noise = torch.stack([torch.randn(layout.shape, generator=generator) for generator in generators])
+        own = torch.stack([torch.randn(layout.shape, generator=generator) for generator in generators])
+        noise = own if noise is None else noise
         if guidance != 1:
             whitened = torch.cat([whitened, torch.zeros_like(whitened)])
             captions += [""] * len(seeds)
@@ -257,5 +274,6 @@ class Decoder(nn.Module):
             generators=generators,
             start=None if start is None else layout.latents(start),
             strength=strength,
+            keep=keep,
         )
         return layout.pictures(found).cpu()

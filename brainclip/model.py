@@ -173,7 +173,7 @@ class BrainCLIP:
         # 4. Where in the brain, and what to warn of.
         pictures = []
         for job, (row, picture_seed) in enumerate(jobs):
-            plane, position, asked = self._place(read[row], embedding[job])
+            plane, position, asked = self.place(read[row], embedding[job])
             pictures.append(
                 Picture(
                     pixels=images[job],
@@ -190,7 +190,7 @@ class BrainCLIP:
                         "caption": said[job],
                         "steps": steps,
                         "guidance": guidance,
-                        "adapter": _shown(chosen[row]),
+                        "adapter": shown_adapter(chosen[row]),
                         "candidates": candidates,
                     },
                     embedding=embedding[job].numpy(),
@@ -292,9 +292,9 @@ class BrainCLIP:
                 )
         return weights
 
-    def _place(self, prompt: Prompt, embedding: torch.Tensor) -> tuple[str, float, bool]:
+    def place(self, prompt: Prompt, embedding: torch.Tensor) -> tuple[str, float, bool]:
         """(plane, position_mm, whether the position was asked for); what the prompt leaves open is the
-        candidate caption closest to the picture's embedding."""
+        candidate caption closest to the picture's embedding (D,)."""
         asked = prompt.facts
         if asked.plane and asked.position_mm is not None:
             return asked.plane, float(asked.position_mm), True
@@ -307,7 +307,7 @@ class BrainCLIP:
         return _candidates(self.folder)
 
 
-def _shown(weights: dict[str, float]) -> str | dict[str, float] | None:
+def shown_adapter(weights: dict[str, float]) -> str | dict[str, float] | None:
     """Adapters as generate() is asked for them."""
     return next(iter(weights), None) if list(weights.values()) in ([], [1.0]) else weights
 

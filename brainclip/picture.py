@@ -18,6 +18,23 @@ if TYPE_CHECKING:
     from atlas.caption import Facts
 
 
+KEYS = (  # of a picture's provenance that are not its settings
+    "synthetic",
+    "software",
+    "model",
+    "prompt",
+    "seed",
+    "plane",
+    "position_mm",
+    "position_from",
+    "spacing_mm",
+    "space",
+    "display",
+    "warnings",
+)
+TEXTS = ("software", "model", "prompt", "plane", "position_from", "space", "display", "caption")  # not JSON
+
+
 @dataclass(frozen=True)
 class Picture:
     """One synthetic slice.
@@ -52,6 +69,7 @@ class Picture:
             "plane": self.plane,
             "position_mm": self.position_mm,
             "position_from": "prompt" if self.position_asked else "estimated from the picture",
+            "spacing_mm": self.spacing_mm,
             "space": "MNI152",
             "display": "neurological, subject's left at image left",
             "warnings": list(self.warnings),
@@ -83,16 +101,54 @@ class Picture:
         """Write a .png, or a .nii or .nii.gz with a .json beside it, which say what the picture is."""
         path = Path(path)
         if path.suffix == ".png":
-            _write(path, self._png())
+            write(path, self._png())
         elif path.name.endswith((".nii", ".nii.gz")):
             from atlas.volume import save_volume
 
             save_volume(self.nifti(), path)
             sidecar = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
-            _write(sidecar, (json.dumps(self.provenance, indent=2, ensure_ascii=False) + "\n").encode())
+            write(sidecar, (json.dumps(self.provenance, indent=2, ensure_ascii=False) + "\n").encode())
         else:
             raise BrainclipError(f"{path}: unknown kind of file; a picture is saved as .png, .nii or .nii.gz")
         return path
+
+    @classmethod
+    def load(cls, path: Path | str) -> Picture:
+        """The picture that save() wrote, in 8 bits from a PNG, without its embedding.
+
+        BrainclipError for a file that does not say that it is one.
+        """
+        from atlas.prompt import read_prompt
+
+        path = Path(path)
+        said, pixels = _said(path), None
+        if said.get("synthetic") is not True or not {"prompt", "seed", "plane", "position_mm"} <= set(said):
+            raise BrainclipError(
+                f"{path}: does not say that brainclip made it; give a prompt that says what it shows"
+            )
+        spacing = float(said.get("spacing_mm", 0))
+        if path.suffix == ".png":
+            with Image.open(path) as image:
+                pixels = np.asarray(image.convert("L"), dtype=np.float32) / 255
+        else:
+            from atlas.volume import load_volume, voxel_sizes
+
+            volume = load_volume(path, fewest=1)
+            spacing = float(voxel_sizes(volume)[0])
+            pixels = read_slice(path, max(volume.shape), spacing)
+        return cls(
+            pixels=pixels,
+            prompt=said["prompt"],
+            seed=said["seed"],
+            plane=said["plane"],
+            position_mm=said["position_mm"],
+            position_asked=said.get("position_from") == "prompt",
+            spacing_mm=spacing,
+            model=str(said.get("model")),
+            facts=read_prompt(said["prompt"]).facts,
+            warnings=tuple(said.get("warnings", ())),
+            settings={key: value for key, value in said.items() if key not in KEYS},
+        )
 
     def _repr_png_(self) -> bytes:
         return self._png()
@@ -103,7 +159,7 @@ class Picture:
         )
 
 
-def _write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -112,6 +168,31 @@ def _write(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     except OSError as error:
         raise BrainclipError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def _said(path: Path) -> dict[str, Any]:
+    """The provenance beside a NIfTI or in a PNG; empty where there is none."""
+    if path.name.endswith((".nii", ".nii.gz")):
+        sidecar = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+        try:
+            found = json.loads(sidecar.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+    try:
+        with Image.open(path) as image:
+            texts = {key: str(value) for key, value in image.info.items() if isinstance(key, str)}
+    except FileNotFoundError:
+        raise BrainclipError(f"{path}: no such file") from None
+    except (OSError, UnidentifiedImageError):
+        raise BrainclipError(f"{path}: not a readable PNG or NIfTI slice") from None
+    said: dict[str, Any] = {}
+    for key, text in texts.items():
+        try:
+            said[key] = text if key in TEXTS else json.loads(text)
+        except ValueError:
+            said[key] = text  # a setting that is a word
+    return said
 
 
 def read_slice(path: Path, size: int, spacing_mm: float) -> np.ndarray:

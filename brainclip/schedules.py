@@ -133,17 +133,30 @@ def denoised(
     generators: Sequence[Generator],
     start: Tensor | None = None,
     strength: float = 1.0,
+    keep: Tensor | None = None,
 ) -> Tensor:
     """What the sampler makes of white noise (B, ...) in so many steps; row k depends on row k alone.
 
-    predict: the network's answer to noisy rows at a time (). generators: of the rows, for samplers that draw
-    more noise. start: clean latents (B, ...), which the noise is added to as of the last `strength` of the
-    steps, at least one, and only these are gone (Meng et al. 2022, SDEdit); None: from noise alone.
+    predict: the network's answer to noisy rows at a time (). generators: of the rows, for samplers that
+    draw more noise. start: clean latents (B, ...), which the noise is added to as of the last `strength` of
+    the steps, at least one, and only these are gone (Meng et al. 2022, SDEdit); None: from noise alone.
+    keep: bool, of a start's shape or less, where it stays as it is, at each step with the noise of that
+    step (Lugmayr et al. 2022, without their repeats).
     """
     flow = objective_of(scheduler) == FLOW
     more = {"generator": list(generators)} if "generator" in _arguments(scheduler.step) else {}
     scheduler.set_timesteps(steps)
     timesteps = scheduler.timesteps
+
+    def noised(times: Tensor) -> Tensor:
+        """The start with the noise of the first of these times; as it is where none is left."""
+        assert start is not None
+        if not len(times):
+            return start
+        add = scheduler.scale_noise if flow else scheduler.add_noise
+        name = "timestep" if flow else "timesteps"
+        return add(start, noise=noise, **{name: times[:1].expand(len(noise))})
+
     if start is None:
         x = noise if flow else noise * scheduler.init_noise_sigma
     else:
@@ -151,14 +164,15 @@ def denoised(
         timesteps = timesteps[begin:]
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(begin)
-        add = scheduler.scale_noise if flow else scheduler.add_noise
-        x = add(start, noise=noise, **{"timestep" if flow else "timesteps": timesteps[:1].expand(len(start))})
-    for timestep in timesteps:
+        x = noised(timesteps)
+    for number, timestep in enumerate(timesteps):
         shown = x if flow else scheduler.scale_model_input(x, timestep)
         found = scheduler.step(predict(shown, timestep), timestep, x, **more)
         x = found.prev_sample
-    if type(scheduler).__name__ == SAMPLERS["ddim"]:
-        return found.pred_original_sample  # it counts back by 1000 // steps; by 7, some noise would be left
+        if number + 1 == len(timesteps) and type(scheduler).__name__ == SAMPLERS["ddim"]:
+            x = found.pred_original_sample  # it counts back by 1000 // steps; by 7, some noise would be left
+        if keep is not None:
+            x = noised(timesteps[number + 1 :]).where(keep, x)
     return x
 
 

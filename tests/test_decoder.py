@@ -93,6 +93,22 @@ def test_a_start_is_kept_the_more_the_less_noise_it_gets(folder: Path, clip: Cli
     assert torch.allclose(whole, decoder.sample(whitened(), [0, 1], **settings), atol=1e-5)
 
 
+def test_latents_that_lie_where_a_start_is_kept_stay_and_noise_can_be_given(folder: Path, clip: Clip) -> None:
+    decoder, start = Decoder.load(folder, clip), smooth_images(2)
+    told = decoder.layout.pictures(decoder.layout.latents(start)).detach()
+    everything = torch.ones(2, 1, 32, 32, dtype=torch.bool)
+    kept = decoder.sample(whitened(), [0, 1], start=start, keep=everything, **SETTINGS)
+    assert torch.allclose(kept, told, atol=1e-5)
+    everything[:, :, 3, 5] = False  # one pixel, and so its patch of 8 x 8
+    assert not torch.allclose(
+        decoder.sample(whitened(), [0, 1], start=start, keep=everything, **SETTINGS), told, atol=1e-4
+    )
+    swapped = decoder.sample(whitened(), [0, 1], noise=decoder.noise([5, 6]), **SETTINGS)
+    assert torch.equal(swapped, decoder.sample(whitened(), [5, 6], **SETTINGS))
+    with pytest.raises(BrainclipError, match="keep without a start"):
+        decoder.sample(whitened(), [0, 1], keep=everything, **SETTINGS)
+
+
 def test_wrong_starts_are_refused(folder: Path, clip: Clip) -> None:
     decoder = Decoder.load(folder, clip)
     with pytest.raises(BrainclipError, match="above 0, up to 1"):

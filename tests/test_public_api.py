@@ -18,10 +18,18 @@ def test_public_names_are_these_and_no_others() -> None:
         "BrainclipError",
         "Picture",
         "__version__",
+        "edit",
         "embed_image",
         "embed_text",
         "generate",
+        "inpaint",
+        "interpolate",
         "load",
+        "mark",
+        "redraw",
+        "stack",
+        "trajectory",
+        "vary",
     ]
     assert dir(brainclip) == brainclip.__all__
 

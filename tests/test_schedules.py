@@ -90,6 +90,24 @@ def test_the_way_back_from_a_noised_start_ends_at_it_and_takes_the_last_steps_al
     assert len(times) <= 5 and max(times) < 500
 
 
+@pytest.mark.parametrize(("objective", "sampler", "zero"), WAYS)
+def test_what_is_kept_of_a_start_stays_and_the_rest_is_the_networks(
+    objective: str, sampler: str, zero: bool
+) -> None:
+    recipe = DecoderRecipe(objective=objective, sampler=sampler, zero_terminal_snr=zero)
+    scheduler, clean, start = new_scheduler(recipe), 3 * torch.randn(2, *SHAPE), 3 * torch.randn(2, *SHAPE)
+    generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+    noise = torch.stack([torch.randn(SHAPE, generator=g) for g in generators])
+    keep = torch.rand(2, 1, *SHAPE[1:]) < 0.5
+
+    def predict(noisy: Tensor, time: Tensor) -> Tensor:
+        return perfect(scheduler, noisy, time, torch.where(keep, start, clean))
+
+    x = denoised(scheduler, noise, predict, steps=10, generators=generators, start=start, keep=keep)
+    assert torch.equal(x.where(keep, x.new_zeros(())), start.where(keep, x.new_zeros(())))
+    assert torch.allclose(x, torch.where(keep, start, clean), atol=0.05 if zero else 5e-3)
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_row_draws_from_its_own_generator_alone(sampler: str) -> None:
     def run(seeds: list[int]) -> Tensor:

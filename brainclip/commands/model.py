@@ -79,8 +79,8 @@ def generate(asked: argparse.Namespace) -> str:
     model = load(asked.model)
     if asked.dry_run:
         for prompt in asked.prompts:
-            _warn(model.warnings(model.read(prompt)[0]))
-        return f"generate: would write {_listed(names)} with {model.name}"
+            warn(model.warnings(model.read(prompt)[0]))
+        return f"generate: would write {listed(names)} with {model.name}"
     pictures = model.generate(
         asked.prompts,
         n=asked.n,
@@ -90,11 +90,11 @@ def generate(asked: argparse.Namespace) -> str:
         adapter=adapters(asked.adapter),
         candidates=asked.candidates,
     )
-    _warn([warning for picture in pictures for warning in picture.warnings])
+    warn([warning for picture in pictures for warning in picture.warnings])
     for picture, name in zip(pictures, names, strict=True):
         picture.save(name)
     places = sorted({f"{picture.plane} {picture.position_mm:+.0f} mm" for picture in pictures})
-    return f"generate: {_listed(names)} ({', '.join(places)}; synthetic, {model.name}, seed {asked.seed})"
+    return f"generate: {listed(names)} ({', '.join(places)}; synthetic, {model.name}, seed {asked.seed})"
 
 
 def embed(asked: argparse.Namespace) -> str:
@@ -192,10 +192,12 @@ def numbered(out: Path, count: int) -> list[Path]:
     return [out] if count == 1 else [out.with_name(f"{stem}-{k}{ending}") for k in range(count)]
 
 
-def _listed(names: list[Path]) -> str:
+def listed(names: list[Path]) -> str:
+    """File names in a line: the first and the last."""
     return str(names[0]) if len(names) == 1 else f"{names[0]} ... {names[-1].name}, {len(names)} pictures"
 
 
-def _warn(warnings: Sequence[str]) -> None:
+def warn(warnings: Sequence[str]) -> None:
+    """Say each warning once, on stderr."""
     for warning in dict.fromkeys(warnings):
         print("brainclip: warning:", warning, file=sys.stderr)
