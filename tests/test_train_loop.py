@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from brainclip.config import TrainingRecipe, as_dict
 from brainclip.errors import RecipeError, WeightsError
 from brainclip.train.loop import Stage, rate_at, train
+from brainclip.train.optimizers import OPTIONAL
 from brainclip.weights import read_weights, save_weights
 
 RECIPE = TrainingRecipe(steps=9, batch=4, rate=0.05, warmup=2, save_every=3, device="cpu", weight_decay=0.0)
@@ -135,10 +136,12 @@ def test_pieces_of_a_batch_give_its_gradient(tmp_path: Path) -> None:
             torch.testing.assert_close(value, whole[key], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "rate"), [("adafactor", 0.05), ("prodigy", 1.0)])
+@pytest.mark.parametrize(
+    ("name", "rate"), [("adafactor", 0.05), ("prodigy", 1.0), ("dadaptation", 1.0), ("adamw8bit", 0.05)]
+)
 def test_every_optimizer_is_resumed_bit_for_bit(tmp_path: Path, name: str, rate: float) -> None:
-    if name == "prodigy":
-        pytest.importorskip("prodigyopt")
+    if name != "adafactor":
+        pytest.importorskip(OPTIONAL[name][2])
     recipe = replace(RECIPE, optimizer=name, rate=rate)
     train(line_stage(), recipe, tmp_path / "straight", facts(recipe))
     stopped = replace(recipe, steps=5)
