@@ -77,6 +77,7 @@ class TrainingRecipe:
     mix: dict[str, float] = field(
         default_factory=lambda: {"simulated": 1.0}
     )  # pairs table -> share of each batch
+    slices: int = 0  # of each table, a nested and balanced choice; 0: all
     steps: int = 1000
     batch: int = 32
     rate: float = 1e-3

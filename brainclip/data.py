@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch.utils.data import Dataset
 
 from atlas.facts import Facts, mirrored
 from atlas.records import Pair, read_dataset, read_pairs, read_picture
-from brainclip.config import AugmentRecipe, Recipe, TrainingRecipe
+from brainclip.config import AugmentRecipe, Recipe, TrainingRecipe, digest
 from brainclip.errors import PairsError
 
 GROUP = 16  # slices that are alike in a batch
@@ -27,10 +28,13 @@ class PairDataset(Dataset[tuple[Tensor, Pair]]):
     """The pairs of one split of several folders.
 
     pairs: list of Pair; folder_of: (N,) index of each pair's folder; shares: (folders,) share of each batch.
-    Images are read once and kept as 8-bit grey in memory (16 KB a slice at 128 x 128).
+    slices: of each folder the first so many of `nested`, 0: all. Images are read once and kept as 8-bit grey
+    in memory (16 KB a slice at 128 x 128).
     """
 
-    def __init__(self, folders: Sequence[Path], split: str, shares: Sequence[float] | None = None) -> None:
+    def __init__(
+        self, folders: Sequence[Path], split: str, shares: Sequence[float] | None = None, *, slices: int = 0
+    ) -> None:
         self.folders = [Path(folder) for folder in folders]
         self.datasets = [read_dataset(folder) for folder in self.folders]
         geometries = [dataset["geometry"] for dataset in self.datasets]
@@ -40,7 +44,7 @@ class PairDataset(Dataset[tuple[Tensor, Pair]]):
             )
         self.geometry = geometries[0]
         self.size = int(self.geometry["size"])
-        self.split = split
+        self.split, self.slices = split, slices
         self.pairs: list[Pair] = []
         starts = [0]
         for folder in self.folders:
@@ -49,7 +53,9 @@ class PairDataset(Dataset[tuple[Tensor, Pair]]):
                 raise PairsError(
                     f"{folder}: no pairs in the split {split!r}; use more subjects or another seed"
                 )
-            self.pairs += found
+            if slices > len(found):
+                raise PairsError(f"{folder}: {len(found)} slices in the split {split!r}, {slices} are wanted")
+            self.pairs += nested(found)[:slices] if slices else found
             starts.append(len(self.pairs))
         self.folder_of = np.repeat(np.arange(len(self.folders)), np.diff(starts))
         self.starts = starts
@@ -59,9 +65,15 @@ class PairDataset(Dataset[tuple[Tensor, Pair]]):
         self._cached = np.zeros(len(self.pairs), dtype=bool)
 
     @property
+    def contents(self) -> list[str]:
+        """Of each folder the hash of its content, and "@n" where n of its slices were chosen."""
+        chosen = f"@{self.slices}" if self.slices else ""
+        return [f"{dataset['content_sha256']}{chosen}" for dataset in self.datasets]
+
+    @property
     def hash(self) -> str:
-        """The content hashes of the folders, joined."""
-        return "+".join(str(dataset["content_sha256"]) for dataset in self.datasets)
+        """The contents, joined."""
+        return "+".join(self.contents)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -152,6 +164,23 @@ class PairDataset(Dataset[tuple[Tensor, Pair]]):
         return np.split(order, np.cumsum(np.bincount(self.cells))[:-1])
 
 
+def nested(pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs in a fixed order in which kinds (plane and contrast) take turns, and in each kind people.
+
+    So the first n are about balanced, and are among the first of any larger n.
+    """
+    kinds: dict[tuple[str, str], dict[str, list[Pair]]] = {}
+    for pair in sorted(pairs, key=lambda pair: digest([pair.file_name])):
+        kind = str(pair.facts.plane), str(pair.facts.modality)
+        kinds.setdefault(kind, {}).setdefault(pair.subject, []).append(pair)
+    return _turns([_turns(list(kinds[kind].values())) for kind in sorted(kinds)])
+
+
+def _turns(rows: Sequence[Sequence[Pair]]) -> list[Pair]:
+    """The first of each row, then the second of each that has one, and so on."""
+    return [pair for turn in zip_longest(*rows) for pair in turn if pair is not None]
+
+
 def mirror(images: Tensor) -> Tensor:
     """Axial or coronal slices (B, 1, H, W) with the sides changed about x = 0, which is column W // 2."""
     flipped = images.flip(-1)
@@ -185,4 +214,5 @@ def warp(
 def training_data(recipe: Recipe, stage: TrainingRecipe, split: str = "train") -> PairDataset:
     """The dataset of a stage: the pairs tables named in its `mix`, with their shares."""
     folders = [recipe.pairs_folder(name) for name in stage.mix]
-    return PairDataset(folders, split, list(stage.mix.values()))
+    slices = stage.slices if split == "train" else 0
+    return PairDataset(folders, split, list(stage.mix.values()), slices=slices)

@@ -28,6 +28,7 @@ VERBS = (
     "degradation",
     "memorisation",
     "downstream",
+    "steps",
     "clip",
     "vae",
     "prior",

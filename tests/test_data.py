@@ -12,7 +12,8 @@ from toy_pairs import write_toy_pairs
 from atlas.caption import caption, truth
 from atlas.facts import Facts, level_at, mirrored
 from brainclip.config import AugmentRecipe
-from brainclip.data import PairDataset, mirror, warp
+from brainclip.data import PairDataset, mirror, nested, warp
+from brainclip.errors import PairsError
 
 AXIAL = Facts(
     "axial",
@@ -181,3 +182,19 @@ def test_batches_hold_groups_alike_in_all_but_the_person(data: PairDataset) -> N
     most = sorted((places.count(place) for place in set(places)), reverse=True)
     assert sum(most[:2]) >= 32  # two groups of 16, or one of 32
     assert np.array_equal(data.draw(40, 1, 2, alike=0.0), data.draw(40, 1, 2))
+
+
+def test_choices_of_slices_are_nested_and_balanced(data: PairDataset) -> None:
+    order = nested(data.pairs)
+    assert sorted(pair.file_name for pair in order) == sorted(pair.file_name for pair in data.pairs)
+    assert nested(data.pairs[::-1]) == order
+    for n in (12, 24, 48):  # 3 planes and 4 contrasts, 4 people with two slices of each
+        kinds = [(pair.facts.plane, pair.facts.modality) for pair in order[:n]]
+        assert {kinds.count(kind) for kind in kinds} == {n // 12}
+    t1 = [pair.subject for pair in order if (pair.facts.plane, pair.facts.modality) == ("axial", "T1")]
+    assert len(set(t1[:4])) == 4
+    few = PairDataset(data.folders, "train", slices=5)
+    assert few.pairs == order[:5] and few.images([4]).shape == (1, 1, 32, 32)
+    assert few.hash == f"{data.hash}@5"
+    with pytest.raises(PairsError, match="96 slices in the split 'train', 97 are wanted"):
+        PairDataset(data.folders, "train", slices=97)

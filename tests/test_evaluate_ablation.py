@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from conftest import ROOT
 from toy_run import toy_run
 
 from brainclip import cli
-from brainclip.config import load_recipe
+from brainclip.config import load_recipe, read_recipe
 from brainclip.data import PairDataset
 from brainclip.errors import RecipeError
 from brainclip.evaluate.ablation import (
@@ -130,3 +131,43 @@ def test_slices_themselves_are_nearer_than_noise(parent: Path) -> None:
     assert near["plane"] > far["plane"]
     assert near["fid"] < far["fid"]
     assert near["kid"] < far["kid"]
+
+
+@pytest.mark.parametrize(
+    ("name", "variants"),
+    [
+        ("sizes", ("slices-005-epochs-020", "slices-010-epochs-100")),
+        ("optimizers", ("adamw", "adamw-pyramid", "adafactor", "prodigy", "dadaptation")),
+    ],
+)
+def test_the_studies_of_sizes_and_optimizers_run_at_toy_size(
+    name: str, variants: tuple[str, ...], parent: Path, tmp_path: Path
+) -> None:
+    for package in {"prodigy", "dadaptation"} & set(variants):
+        pytest.importorskip({"prodigy": "prodigyopt"}.get(package, package))
+    written = read_recipe(AblationRecipe, ROOT / "recipes" / f"{name}.toml")
+    assert set(variants) < set(written.variant)
+    chosen = {
+        key: replace(written.variant[key], set=tuple(x for x in written.variant[key].set if "steps" not in x))
+        for key in variants
+    }
+    toy = ["adapter.ixi.mix={toy=1.0}", "adapter.ixi.device=cpu", "adapter.ixi.steps=3", "adapter.ixi.rank=2"]
+    where = {"folder": str(tmp_path / "out"), "recipe": str(parent), "parent": str(parent.parent)}
+    recipe = replace(
+        written, **where, real="toy", prompts=8, seeds=(0,), common=(*written.common, *toy), variant=chosen
+    )
+    report = run_ablation(recipe)
+    assert list(report) == [*variants, REAL]
+    for variant in variants:
+        run = json.loads((tmp_path / f"out/{variant}-0/decoder/adapters/ixi/run.json").read_text())
+        number = {"slices-005-epochs-020": 5, "slices-010-epochs-100": 10}.get(variant, 30)
+        assert run["recipe"]["slices"] == number and run["inputs"]["pairs"] == f"toy0@{number}"
+
+
+def test_the_longest_run_of_each_size_has_a_hundred_epochs() -> None:
+    written = read_recipe(AblationRecipe, ROOT / "recipes" / "sizes.toml")
+    for name, variant in written.variant.items():
+        _, slices, _, epochs = name.split("-")
+        numbers = dict(change.removeprefix("adapter.ixi.").split("=") for change in variant.set)
+        assert int(numbers["slices"]) == int(slices)
+        assert int(numbers["steps"]) * 2 == int(slices) * int(epochs)

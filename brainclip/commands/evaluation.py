@@ -41,6 +41,11 @@ def add_verbs(verb: AddVerb) -> None:
     )
     add_recipe(downstream_verb, "recipes/downstream.toml")
 
+    steps_verb = verb(
+        "steps", steps, "time pixel-space models and the latent chain over sampler steps, and compare them"
+    )
+    add_recipe(steps_verb, "recipes/steps.toml")
+
     kit_verb = verb(
         "reader-kit", reader_kit, "mix generated and real slices for raters who cannot tell which"
     )
@@ -153,6 +158,19 @@ def downstream(asked: argparse.Namespace) -> str:
     return (
         f"downstream: {recipe.folder}/report.md (gap of half the people: {'; '.join(closed) or 'not asked'})"
     )
+
+
+def steps(asked: argparse.Namespace) -> str:
+    from brainclip.config import read_recipe
+    from brainclip.evaluate.steps import StepsRecipe, check_steps, run_steps
+
+    recipe = read_recipe(StepsRecipe, asked.recipe, asked.overrides)
+    if asked.dry_run:
+        check_steps(recipe)
+        return f"steps: would time {', '.join(recipe.chain)} in {recipe.folder}"
+    report = run_steps(recipe)
+    taken = ", ".join(f"{name} {found['per_step_ms']:.3g}" for name, found in report["chains"].items())
+    return f"steps: {recipe.folder}/report.md (ms a step: {taken})"
 
 
 def reader_kit(asked: argparse.Namespace) -> str:

@@ -23,8 +23,8 @@ def whitened_embeddings(clip: Clip, data: PairDataset, folder: Path) -> Tensor:
     from accelerate import PartialState
 
     parts = []
-    for number, dataset in enumerate(data.datasets):
-        path = folder / f"{digest([clip.hash, dataset['content_sha256'], data.split])}.safetensors"
+    for number, content in enumerate(data.contents):
+        path = folder / f"{digest([clip.hash, content, data.split])}.safetensors"
         with PartialState().main_process_first():
             if not path.is_file():
                 folder.mkdir(parents=True, exist_ok=True)

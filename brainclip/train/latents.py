@@ -32,8 +32,8 @@ def cached_latents(layout: Layout, data: PairDataset, folder: Path) -> Callable[
     processes = PartialState()
     weights = hash_weights(layout.parts[layout.autoencoder])
     parts = []  # (path, first row, end)
-    for number, dataset in enumerate(data.datasets):
-        name = digest([weights, layout.decoded, dataset["content_sha256"], data.split])
+    for number, content in enumerate(data.contents):
+        name = digest([weights, layout.decoded, content, data.split])
         firsts = range(data.starts[number], data.starts[number + 1], ROWS)
         for place, first in enumerate(firsts):
             end = min(first + ROWS, data.starts[number + 1])
