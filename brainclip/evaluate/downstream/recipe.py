@@ -14,7 +14,7 @@ class TaskRecipe:
     """What the classifier tells, and of which slices. labels: a name in tasks.LABELS.
 
     people, per_person: training people, and slices of each in every plane and contrast, drawn by the recipe's
-    seed; 0: all. bands: ages in years at which age bands meet. minority: the label of which arms with
+    seed; tested: slices of each test person; 0: all. bands: ages in years at which age bands meet. minority: the label of which arms with
     kept < 1 lose people. adapter: of the model, for the synthetic slices, as `generate` takes it.
     """
 
@@ -27,6 +27,7 @@ class TaskRecipe:
     to_mm: float = 100.0
     people: int = 0
     per_person: int = 0
+    tested: int = 0
     bands: tuple[float, ...] = (40.0, 60.0)
     minority: str = ""
     adapter: str = "auto"

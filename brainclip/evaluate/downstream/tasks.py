@@ -131,7 +131,7 @@ def load_task(recipe: DownstreamRecipe, name: str, model: BrainCLIP) -> Task:
 
 def _chosen(data: PairDataset, task: TaskRecipe, seed: int | None) -> tuple[Tensor, list[Pair]]:
     """Slices (N, H, W) uint8 that the task takes and that have a label; seed: of the choice of training
-    people and of slices, None: everybody's, with the slices drawn by seed 0."""
+    people and of slices, None: of test people, all of them."""
     groups: dict[tuple[str, str, str], list[int]] = {}
     for row, pair in enumerate(data.pairs):
         facts = pair.facts
@@ -144,11 +144,12 @@ def _chosen(data: PairDataset, task: TaskRecipe, seed: int | None) -> tuple[Tens
     generator = np.random.default_rng(seed or 0)
     people = generator.permutation(sorted({subject for subject, _, _ in groups}))
     taken = set(people[: task.people] if task.people and seed is not None else people)
+    each = task.tested if seed is None else task.per_person
     rows: list[int] = []
     for key in sorted(groups):
         found = generator.permutation(groups[key])
         if key[0] in taken:
-            rows += sorted(found[: task.per_person] if task.per_person else found)
+            rows += sorted(found[:each] if each else found)
     grey = (data.images(rows)[:, 0] * 255).round().to(torch.uint8)
     return grey, [data.pairs[row] for row in rows]
 
