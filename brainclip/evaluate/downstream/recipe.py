@@ -14,8 +14,9 @@ class TaskRecipe:
     """What the classifier tells, and of which slices. labels: a name in tasks.LABELS.
 
     people, per_person: training people, and slices of each in every plane and contrast, drawn by the recipe's
-    seed; tested: slices of each test person; 0: all. bands: ages in years at which age bands meet. minority: the label of which arms with
-    kept < 1 lose people. adapter: of the model, for the synthetic slices, as `generate` takes it.
+    seed; tested: slices of each test person; 0: all. bands: ages in years at which age bands meet. minority:
+    the label of which arms with kept < 1 lose people. adapter: of the model, for the synthetic slices, as
+    `generate` takes it.
     """
 
     labels: str = ""
