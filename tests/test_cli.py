@@ -43,6 +43,7 @@ VERBS = (
     "inpaint",
     "mark",
     "stack",
+    "moving",
     "export",
     "import",
     "merge",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from brainclip.commands.arguments import AddVerb, above_zero, at_least_one, share
+from brainclip.commands.arguments import AddVerb, above_zero, add_recipe, at_least_one, share
 from brainclip.commands.model import listed, numbered, warn
 
+PARTS = ("ageing", "stacks", "markers")  # brainclip.moving_study.study.PARTS
 KINDS = ("tumour", "sclerosis", "infarct", "atrophy")  # atlas.lesions.KINDS, which would cost an import
 SLICE = "picture that brainclip has made (.png, .nii or .nii.gz), or another slice with --prompt"
 
@@ -100,6 +101,10 @@ def add_verbs(verb: AddVerb) -> None:
     stack_verb.add_argument("--every", type=above_zero, metavar="MM", help="default: a pixel")
     stack_verb.add_argument("--seed", type=int, default=0)
     _add_out(stack_verb, "x.nii or x.nii.gz")
+
+    study_verb = verb("moving", moving, "measure the moves: ageing, stacks, markers on real patients")
+    add_recipe(study_verb, "recipes/moving.toml")
+    study_verb.add_argument("--part", action="append", choices=PARTS, help="this alone; several add up (all)")
 
 
 def _add_prompt(verb: argparse.ArgumentParser, text: str = "what a slice shows that does not say so") -> None:
@@ -251,3 +256,17 @@ def stack(asked: argparse.Namespace) -> str:
         f"stack: {made.save(asked.out)} ({len(places)} {made.pictures[0].plane} slices from "
         f"{places[0]:+.0f} to {places[-1]:+.0f} mm; synthetic, {made.pictures[0].model}, seed {asked.seed})"
     )
+
+
+def moving(asked: argparse.Namespace) -> str:
+    from brainclip.config import read_recipe
+    from brainclip.moving_study.recipe import MovingRecipe
+
+    recipe, parts = read_recipe(MovingRecipe, asked.recipe, asked.overrides), tuple(asked.part or PARTS)
+    recipe.check()
+    if asked.dry_run:
+        return f"moving: would measure {', '.join(parts)} of {recipe.model} in {recipe.folder}"
+    from brainclip.moving_study.study import run_moving
+
+    run_moving(recipe, parts)
+    return f"moving: {recipe.folder}/report/README.md ({', '.join(parts)})"

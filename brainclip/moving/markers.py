@@ -17,7 +17,7 @@ from brainclip.model import load
 from brainclip.moving.redraw import blended, feathered
 from brainclip.picture import Picture
 
-STRENGTH = 0.17  # two of 12 steps
+STRENGTH = 0.1  # one of 12 steps; at two plaques of multiple sclerosis fade, at three they are healed
 CHANGED = 0.02  # of the grey scale; where a lesion moves or changes the slice by more, it is drawn anew
 FEATHER_MM = 6.0
 

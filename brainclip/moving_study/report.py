@@ -1,0 +1,129 @@
+"""README.md of the study: what was measured, in tables, beside the pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from brainclip.evaluate.figures import Figure
+
+
+def shown(figure: Figure | None, digits: int = 2, *, percent: bool = False) -> str:
+    """ "0.54 (0.33 to 0.73)"; percent: "54 % (33 to 73)"."""
+    if figure is None or figure["value"] is None:
+        return "-"
+    scale, unit = (100, " %") if percent else (1, "")
+    value, low, high = (figure[key] for key in ("value", "low", "high"))
+    form = f"{{:.{0 if percent else digits}f}}"
+    text = form.format(value * scale) + unit
+    return text if low is None else f"{text} ({form.format(low * scale)} to {form.format(high * scale)})"
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The whole page."""
+    lines = [
+        "# Moving in the space",
+        "",
+        f"Made by `brainclip moving` with the model {report['model']}, seed {report['recipe']['seed']}. 95 % "
+        "intervals in brackets, over people where slices of people are meant. All pictures are synthetic but "
+        "where a row says real; synthetic lesions are simulated.",
+        "",
+    ]
+    parts = {"ageing": ageing, "stacks": stacks, "markers": markers}
+    for name, part in parts.items():
+        if name in report:
+            lines += part(report[name], report["recipe"])
+    return "\n".join(lines) + "\n"
+
+
+def ageing(found: dict[str, Any], recipe: dict[str, Any]) -> list[str]:
+    asked = recipe["ageing"]
+    lines = [
+        "## One person ageing",
+        "",
+        "![One synthetic person at six ages, and real people of these ages](ageing.png)",
+        "",
+        f"`trajectory`: {asked['people']} synthetic people, {asked['steps']} ages from {asked['age'][0]:g} "
+        f"to {asked['age'][1]:g} years, z = {asked['position_mm']:g} mm; measured: {found['measure']}, "
+        "percent of the brain in the slice. By prior: the age changes what the prior draws; by text, along "
+        "the difference of the captions' text embeddings. People's figures are across people, a slice each.",
+        "",
+        "| | slope, points a decade | at 30 | at 80 | Spearman with age | steps that rise | people who rise "
+        "at every step |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for modality, one in found["contrasts"].items():
+        cohort = one["cohort"]
+        rows = {f"{modality}, people ({cohort['pairs']}, n {cohort['slope']['n']})": cohort}
+        rows |= {f"{modality}, trajectories by {by}": way for by, way in one["ways"].items()}
+        for name, row in rows.items():
+            cells = [name, *(shown(row[key]) for key in ("slope", "at_30", "at_80", "rank"))]
+            for key in ("rising_steps", "rising_people"):
+                cells.append(shown(row[key], percent=True) if key in row else "")
+            lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        "![Ventricles by age: people and trajectories](curve.png)",
+        "",
+        "Identity: correlation of the slices' own patterns (between 0.8 and 4 pixels, less the mean of that "
+        "age). Found: the nearest slice of any other age is the same person's; chance: with people shuffled "
+        "at each age.",
+        "",
+        "| | same person, other ages | other people | found | chance |",
+        "|---|---|---|---|---|",
+    ]
+    for modality, one in found["contrasts"].items():
+        for by, way in one["ways"].items():
+            kept = way["identity"]
+            cells = [f"{modality}, by {by}", shown(kept["same"]), shown(kept["other"])]
+            cells += [shown(kept["found"], percent=True), shown(kept["chance"], percent=True)]
+            lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def stacks(found: dict[str, Any], recipe: dict[str, Any]) -> list[str]:
+    asked = recipe["stacks"]
+    lines = [
+        "## A stack as a volume",
+        "",
+        "![Three planes of a synthetic stack and of a real person](stack.png)",
+        "",
+        f"`stack`: {asked['people']} synthetic people, axial {asked['modality']} slices every "
+        f"{asked['every_mm']:g} mm from {asked['from_mm']:g} to {asked['to_mm']:g} mm, beside real slices at "
+        "the same places. Correlation: of neighbouring slices. Step: change of grey a millimetre across the "
+        "slices, over that within them; 1 is as smooth across as along. Place: what the judge says.",
+        "",
+        "| | n | correlation | step | order of places | error of places, mm |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in found.items():
+        cells = [name, str(row["step"]["n"]), shown(row["correlation"], 3), shown(row["step"])]
+        cells += [shown(row.get("place_order"), 3), shown(row.get("place_error_mm"), 1)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def markers(found: dict[str, Any], recipe: dict[str, Any]) -> list[str]:
+    about = found["trained_on"]
+    lines = [
+        "## Markers",
+        "",
+        "![Simulated lesions growing in synthetic slices, with their masks](markers.png)",
+        "",
+        f"`mark`: a detector (U-Net) trained on {about['slices']} marked and healthy synthetic slices alone, "
+        f"{about['steps']} steps of {about['batch']}, and scored on real patients, on whom nothing was "
+        "trained or chosen. Slices of one patient are not independent, and with so few the intervals "
+        "say little. Grey level: bright is abnormal, in T1 dark. Best Dice is over all thresholds, chosen on "
+        "the very slices; at 0.5 nothing is chosen.",
+        "",
+        "| slices | with lesion | by | slice AUROC | slice AUPRC (chance) | pixel AUPRC (chance) "
+        "| Dice at 0.5 | best Dice |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, one in found["sets"].items():
+        for by in ("detector", "grey level"):
+            slice_, pixel = one[by]["slice"], one[by]["pixel"]
+            cells = [f"{name} ({one['people']} people)", f"{one['with']} of {one['slices']}", by]
+            cells += [shown(slice_["auroc"]), f"{shown(slice_['auprc'])} ({slice_['prevalence']:.2f})"]
+            cells += [f"{shown(pixel['auprc'])} ({pixel['prevalence']:.3f})", shown(pixel.get("dice_at"))]
+            lines.append(f"| {' | '.join([*cells, shown(pixel['dice'])])} |")
+    return [*lines, "", "![What the detector calls in real patients](detections.png)", ""]
