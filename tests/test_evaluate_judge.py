@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_judge_learns_what_can_plainly_be_seen(folder: Path) -> None:
     data = PairDataset([folder / "pairs" / "toy"], "test")
-    scores = judge_scores(Judge.load(folder / "judge"), data)["toy"]
+    scores = judge_scores(Judge.load(folder / "judge"), data)["scores"]["toy"]
     assert scores["plane"]["value"] == 1.0 and scores["contrast"]["value"] >= 0.95
     assert scores["position"]["value"] >= 0.8
     assert scores["plane"]["subjects"] == 3 and scores["plane"]["n"] <= len(data)

@@ -17,11 +17,12 @@ from toy_run import toy_run
 from brainclip.data import PairDataset
 from brainclip.errors import BrainclipError, WeightsError
 from brainclip.evaluate import evaluate
-from brainclip.evaluate.adherence import scores, wanted_of
+from brainclip.evaluate.adherence import scores
 from brainclip.evaluate.embeddings import embeddings
 from brainclip.evaluate.judge import Judge, Verdicts
 from brainclip.evaluate.pictures import generated, nearest
 from brainclip.evaluate.prompts import Asked, prompts
+from brainclip.evaluate.wanted import wanted_of
 from brainclip.model import load
 
 

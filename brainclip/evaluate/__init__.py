@@ -64,6 +64,7 @@ def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str, timed: boo
     from brainclip.evaluate.reconstruction import reconstruction
     from brainclip.evaluate.report import write_report
     from brainclip.evaluate.retrieval import retrieval
+    from brainclip.evaluate.similarity import neighbour_sheet, similarities
     from brainclip.evaluate.timing import timing
     from brainclip.evaluate.zero_shot import zero_shot
     from brainclip.model import load
@@ -78,6 +79,7 @@ def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str, timed: boo
     files = [hash_file(Path(path)) if (path := getattr(recipe.evaluate, name)) else "" for name in FILES]
 
     part, seen = Parts(folder / "parts", code), FeatureFolder(folder / "features")
+    networks = extractors(model.clip, judge, recipe.evaluate)
 
     def adhered() -> dict[str, Any]:
         return adherence(model, judge, recipe, data, asked, pictures)
@@ -100,7 +102,10 @@ def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str, timed: boo
         return match(made.images, asked, folders, data, PairDataset(data.folders, "train"))
 
     def distributed() -> dict[str, Any]:
-        return distributions(matched(), extractors(model.clip, judge, recipe.evaluate), seen)
+        return distributions(matched(), networks, seen)
+
+    def compared_by_facts() -> dict[str, Any]:
+        return similarities(matched(), networks, seen)
 
     report: dict[str, Any] = {
         "model": model.name,
@@ -114,11 +119,12 @@ def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str, timed: boo
             "hash": judge.hash,
             "trained_on": list(recipe.judge.mix),
             "note": "sagittal positions are judged as the distance from the midline",
-            "held_out": part("judge", [judge.hash, data.hash, split], lambda: judge_scores(judge, data)),
-        },
+        }
+        | part("judge", [judge.hash, data.hash, split], lambda: judge_scores(judge, data)),
         "adherence": part("adherence", judged_by, adhered),
         "adapters": part("adapters", judged_by, compared),
         "distribution": part("distribution", [*judged_by, files], distributed),
+        "similarity": part("similarity", [*judged_by, files], compared_by_facts),
         "grey": part("grey", judged_by, lambda: greys(matched())),
         "texture": part("texture", judged_by, lambda: textures(matched())),
         "retrieval": part("retrieval", [made_by, data.hash, split], lambda: retrieval(model.clip, data)),
@@ -129,6 +135,8 @@ def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str, timed: boo
     if timed:
         report["timing"] = part("timing", [made_by], lambda: timing(model))
     _sheets(model, recipe, data, report["adherence"]["records"], folder)
+    near, sets = report["similarity"]["clip"]["neighbours"], matched()
+    neighbour_sheet(near, sets.made, sets.real, [row.text for row in asked], folder / "neighbours.png")
     report |= {"parts": part.times, "features": seen.times}
     write_report(report, folder)
     found = report["adherence"]["generated"]

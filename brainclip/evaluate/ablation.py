@@ -22,11 +22,12 @@ from atlas.prompt import read_prompt
 from brainclip.config import Recipe, as_dict, load_recipe
 from brainclip.data import PairDataset, training_data
 from brainclip.errors import RecipeError
-from brainclip.evaluate.adherence import scores, wanted_of
+from brainclip.evaluate.adherence import scores
 from brainclip.evaluate.distribution import distribution
 from brainclip.evaluate.embeddings import baseline_embeddings, prior_samples
 from brainclip.evaluate.judge import Judge
 from brainclip.evaluate.prompts import Asked, prompts
+from brainclip.evaluate.wanted import wanted_of
 from brainclip.model import BrainCLIP, load
 from brainclip.prior import nearest_to
 from brainclip.train.assemble import assemble

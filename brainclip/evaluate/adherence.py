@@ -4,60 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from atlas.caption import Facts
 from brainclip.config import Recipe
 from brainclip.data import PairDataset
+from brainclip.evaluate.confusion import confusions
 from brainclip.evaluate.figures import Figure, average, proportion, spearman
 from brainclip.evaluate.judge import Judge, Verdicts, judge_dataset, judged_position
 from brainclip.evaluate.pictures import generated, nearest, tables_of
 from brainclip.evaluate.prompts import RANGE_MM, VENTRICLES_MM, Asked, prompts
+from brainclip.evaluate.wanted import Wanted, wanted_of
 from brainclip.model import BrainCLIP
 from brainclip.weights import read_json
 
 NEAR_MM = 8.0
 ADAPTER_SEED = 21  # other prompts than those of the adherence
 SEEDS = 16  # different noises; the prompts of one seed are made together
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What N slices should show, or do: plane, modality (N,) words; position_mm (N,); age (N,) nan where not
-    stated; female (N,) 1, 0 or nan; subject (N,) names, or None for prompts, which are independent."""
-
-    plane: np.ndarray
-    modality: np.ndarray
-    position_mm: np.ndarray
-    age: np.ndarray
-    female: np.ndarray
-    subject: np.ndarray | None = None
-
-    def take(self, rows: np.ndarray) -> Wanted:
-        """The part at `rows`."""
-        kept: dict[str, Any] = {key: None if v is None else v[rows] for key, v in vars(self).items()}
-        return Wanted(**kept)
-
-
-def wanted_of(rows: Sequence[Asked] | Sequence[Facts], subjects: Sequence[str] | None = None) -> Wanted:
-    """Wanted from prompts, or from the facts of slices and their subjects."""
-    ages, sexes = [], []
-    for row in rows:
-        known = row.known if isinstance(row, Facts) else {"age": row.age, "sex": row.sex}
-        ages.append(np.nan if known.get("age") is None else known["age"])
-        sexes.append({"female": 1.0, "male": 0.0}.get(str(known.get("sex")), np.nan))
-    return Wanted(
-        plane=np.array([row.plane for row in rows]),
-        modality=np.array([row.modality for row in rows]),
-        position_mm=np.array([row.position_mm for row in rows], dtype=float),
-        age=np.array(ages, dtype=float),
-        female=np.array(sexes),
-        subject=None if subjects is None else np.array(subjects),
-    )
 
 
 def scores(verdicts: Verdicts, wanted: Wanted) -> dict[str, Figure]:
@@ -95,8 +60,8 @@ def scores(verdicts: Verdicts, wanted: Wanted) -> dict[str, Figure]:
     return figures
 
 
-def judge_scores(judge: Judge, data: PairDataset) -> dict[str, dict[str, Figure]]:
-    """The judge's own held-out scores, for each pairs folder by its name, simulated and real apart.
+def judge_scores(judge: Judge, data: PairDataset) -> dict[str, dict[str, Any]]:
+    """The judge's own held-out scores, "scores" and "confusion" for each pairs folder by its name.
 
     On every slice at a position that the prompts may ask for (RANGE_MM): beyond there is hardly any brain.
     """
@@ -104,10 +69,12 @@ def judge_scores(judge: Judge, data: PairDataset) -> dict[str, dict[str, Figure]
     wanted = wanted_of([pair.facts for pair in data.pairs], [pair.subject for pair in data.pairs])
     low, high = np.array([RANGE_MM[plane] for plane in wanted.plane]).T
     asked_for = (wanted.position_mm >= low) & (wanted.position_mm <= high)
-    result = {}
+    result: dict[str, dict[str, Any]] = {"scores": {}, "confusion": {}}
     for number, folder in enumerate(data.folders):
         rows = np.flatnonzero((data.folder_of == number) & asked_for)
-        result[folder.name] = scores(verdicts.take(rows), wanted.take(rows))
+        said, true = verdicts.take(rows), wanted.take(rows)
+        result["scores"][folder.name] = scores(said, true)
+        result["confusion"][folder.name] = confusions(said, true)
     return result
 
 
@@ -156,6 +123,7 @@ def adherence(
     return {
         "generated": scores(verdicts, wanted_of(asked)) | by_place,
         "held_out": scores(judge.verdicts(data.images(found)), true) if len(found) else {},
+        "confusion": confusions(verdicts, wanted_of(asked)),
         "held_out_distinct": len(np.unique(found)),
         "adapters": dict(Counter(str(name) for name in pictures.adapters)),
         "records": records,

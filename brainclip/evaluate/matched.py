@@ -11,6 +11,7 @@ from torch import Tensor
 
 from brainclip.data import PairDataset
 from brainclip.evaluate.prompts import Asked
+from brainclip.evaluate.wanted import Wanted, wanted_of
 
 SEED = 32
 NEAR_MM = 6.0  # slices that are nearer to the asked place than this are as good as each other
@@ -19,17 +20,24 @@ TIMES = 4  # held-out slices for a picture
 
 @dataclass(frozen=True)
 class Slices:
-    """images (N, 1, H, W) in [0, 1]; modality (N,); subjects (N,), None: each its own."""
+    """images (N, 1, H, W) in [0, 1], and what they show, or should; without subjects each is its own."""
 
     images: Tensor
-    modality: np.ndarray
-    subjects: np.ndarray | None = None
+    wanted: Wanted
+
+    @property
+    def modality(self) -> np.ndarray:
+        """(N,) contrasts."""
+        return self.wanted.modality
+
+    @property
+    def subjects(self) -> np.ndarray | None:
+        """(N,) names of people, None of pictures."""
+        return self.wanted.subject
 
     def take(self, rows: np.ndarray) -> Slices:
         """The part at `rows`."""
-        return Slices(
-            self.images[rows], self.modality[rows], None if self.subjects is None else self.subjects[rows]
-        )
+        return Slices(self.images[rows], self.wanted.take(rows))
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,7 @@ def match(
 ) -> Matched:
     """The Matched of pictures (N, 1, H, W) of N prompts. folders: of each, the pairs folders its decoder has
     learned from, whose slices are taken where they have the plane and contrast."""
-    made = Slices(images, np.array([row.modality for row in asked]))
+    made = Slices(images, wanted_of(asked))
     real = slices_at(held_out, matching_rows(held_out, asked, folders, times=TIMES))
     return Matched(made, real, slices_at(training, matching_rows(training, asked, folders, times=1)))
 
@@ -59,8 +67,7 @@ def match(
 def slices_at(data: PairDataset, rows: np.ndarray) -> Slices:
     """The slices of a dataset at `rows`."""
     pairs = [data.pairs[i] for i in rows]
-    modality, subjects = [str(pair.facts.modality) for pair in pairs], [pair.subject for pair in pairs]
-    return Slices(data.images(rows), np.array(modality, dtype=str), np.array(subjects, dtype=str))
+    return Slices(data.images(rows), wanted_of([p.facts for p in pairs], [p.subject for p in pairs]))
 
 
 def matching_rows(

@@ -14,16 +14,20 @@ from brainclip.evaluate.sections import (
     adherence,
     autoencoder,
     clip,
+    confusion,
     distribution,
     grey,
     prior,
+    similarity,
     texture,
     times,
 )
 
 SECTIONS: tuple[Callable[[dict[str, Any]], Section | None], ...] = (
     adherence.section,
+    confusion.section,
     distribution.section,
+    similarity.section,
     grey.section,
     texture.section,
     clip.section,

@@ -21,7 +21,7 @@ SHARES = ("plane", "contrast", "position", "sex")
 
 def section(report: dict[str, Any]) -> Section:
     """Generated pictures, the nearest held-out slices and all of them, by the judge; adapters; sheets."""
-    judged, judge = report["adherence"], report["judge"]["held_out"]
+    judged, judge = report["adherence"], report["judge"]["scores"]
     made, real = judged["generated"], judged["held_out"]
     heads = ["by the judge", "generated", "nearest held-out slices", *(f"all held-out: {n}" for n in judge)]
     parts = (made, real, *judge.values())
