@@ -29,6 +29,7 @@ VERBS = (
     "memorisation",
     "downstream",
     "steps",
+    "push",
     "clip",
     "vae",
     "prior",

@@ -16,7 +16,7 @@ from toy_pairs import write_toy_pairs
 from atlas.facts import Facts
 from brainclip import cli
 from brainclip.errors import BrainclipError
-from brainclip.evaluate.memorisation import check_before_push, false_alarms, limits, memorisation
+from brainclip.evaluate.memorisation import false_alarms, limits, memorisation
 from brainclip.evaluate.nearness import Slices, details, joined, nearest
 from brainclip.model import load
 from brainclip.picture import Picture
@@ -160,18 +160,6 @@ def test_features_are_a_second_space() -> None:
     report = memorisation(noisy(TRAINING), TRAINING, HELD_OUT, within_mm=20, features=blocks)
     assert report["features"]["copies"] == 10
     assert report["features"]["threshold"] != report["details"]["threshold"]
-
-
-def test_a_push_is_blocked_unless_forced() -> None:
-    verdict = {"passes": False, "because": ["3 of 50 pictures lie below the copy limit"]}
-    report = {"model": "toy-1", "checks": {"base": {"verdict": verdict}}}
-    with pytest.raises(BrainclipError, match=r"not pushed \(base: 3 of 50 pictures"):
-        check_before_push(report, "toy-1")
-    assert "although it seems to copy" in check_before_push(report, "toy-1", force=True)
-    with pytest.raises(BrainclipError, match="of 'toy-1', not of 'toy-2'"):
-        check_before_push(report, "toy-2", force=True)
-    verdict["passes"] = True
-    assert check_before_push(report, "toy-1") == "memorisation: toy-1 passes (base)"
 
 
 def test_the_verb_finds_copies_and_shows_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,6 +46,14 @@ def add_verbs(verb: AddVerb) -> None:
     )
     add_recipe(steps_verb, "recipes/steps.toml")
 
+    push_verb = verb("push", push, "check a model for copies of training slices and upload it to a hub")
+    add_recipe(push_verb, "recipes/memorisation.toml")
+    push_verb.add_argument("hub_id", metavar="HUB_ID", help="such as lab/model")
+    push_verb.add_argument("--private", action="store_true", help="for members of the hub id's owner alone")
+    push_verb.add_argument(
+        "--force", action="store_true", help="push although the pictures seem to be copies"
+    )
+
     kit_verb = verb(
         "reader-kit", reader_kit, "mix generated and real slices for raters who cannot tell which"
     )
@@ -171,6 +179,18 @@ def steps(asked: argparse.Namespace) -> str:
     report = run_steps(recipe)
     taken = ", ".join(f"{name} {found['per_step_ms']:.3g}" for name, found in report["chains"].items())
     return f"steps: {recipe.folder}/report.md (ms a step: {taken})"
+
+
+def push(asked: argparse.Namespace) -> str:
+    from brainclip.config import read_recipe
+    from brainclip.evaluate.memorisation_study import MemorisationRecipe
+    from brainclip.evaluate.push import push as run
+
+    recipe = read_recipe(MemorisationRecipe, asked.recipe, asked.overrides)
+    if asked.dry_run:
+        checks = ", ".join(recipe.check) or "nothing: the recipe has no [check.NAME]"
+        return f"push: would check {checks} and upload {recipe.model} to {asked.hub_id}"
+    return f"push: {run(recipe, asked.hub_id, private=asked.private, force=asked.force)}"
 
 
 def reader_kit(asked: argparse.Namespace) -> str:

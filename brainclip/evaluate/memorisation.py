@@ -243,26 +243,3 @@ def _verdict(report: dict[str, Any]) -> dict[str, Any]:
         f"{shown(member)}; a lower end above {MEMBERSHIP} fails",
     ]
     return {"passes": not (_fails(tests) or (member["low"] or 0) > MEMBERSHIP), "because": because}
-
-
-def check_before_push(report: dict[str, Any], model: str, *, force: bool = False) -> str:
-    """A sentence to print before a model's weights are published, from the report of run_memorisation.
-
-    BrainclipError when the report is of another model, or a check failed and the push is not forced.
-    """
-    if report.get("model") != model or not report.get("checks"):
-        raise BrainclipError(
-            f"the memorisation report is of {report.get('model')!r}, not of {model!r}; run "
-            "`brainclip memorisation` on the model that is to be pushed"
-        )
-    verdicts = {name: found["verdict"] for name, found in report["checks"].items()}
-    failed = [name for name, verdict in verdicts.items() if not verdict["passes"]]
-    if not failed:
-        return f"memorisation: {model} passes ({', '.join(verdicts)})"
-    reasons = "; ".join(f"{name}: {'; '.join(verdicts[name]['because'])}" for name in failed)
-    if not force:
-        raise BrainclipError(
-            f"{model} seems to copy training slices and is not pushed ({reasons}); look at the worst pairs, "
-            "train on more people or for fewer steps, or force it"
-        )
-    return f"memorisation: {model} is pushed although it seems to copy training slices ({reasons})"
