@@ -8,6 +8,7 @@ import torch
 
 from brainclip.errors import BrainclipError
 from brainclip.evaluate.distribution import (
+    NEIGHBOURS_DENSITY,
     distribution,
     fid_infinity,
     frechet,
@@ -123,6 +124,15 @@ def test_manifolds_of_points_on_a_line() -> None:
     right = manifolds(real, np.full((5, 1), 8.0))
     assert list(right["coverage"]) == [False] * 4 + [False] + [True] * 5
     assert right["density"][0] == 5 / 5
+
+
+def test_density_and_coverage_of_two_sets_of_one_distribution_are_as_expected() -> None:
+    # Naeem et al. 2020, appendix: the mean of density is 1, of coverage 1 - (N-1)...(N-k) / (N+M-1)...(N+M-k)
+    n, m, k = 60, 40, NEIGHBOURS_DENSITY
+    draws = [manifolds(normal(n, 4, 2 * seed), normal(m, 4, 2 * seed + 1)) for seed in range(100)]
+    density, coverage = (np.mean([draw[name].mean() for draw in draws]) for name in ("density", "coverage"))
+    uncovered = np.prod([(n - i) / (n + m - i) for i in range(1, k + 1)])
+    assert density == pytest.approx(1.0, abs=0.03) and coverage == pytest.approx(1 - uncovered, abs=0.01)
 
 
 def test_vendi_counts_the_kinds() -> None:

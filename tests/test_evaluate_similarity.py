@@ -102,7 +102,7 @@ def test_pictures_that_show_their_facts_are_as_near_as_other_people_and_others_a
     features = {kind: seen(w, k) for k, (kind, w) in enumerate(facts.items())}
     good = similarity(sets(facts), features)
     equal = good["equal"]
-    assert abs(equal["made"]["value"] - equal["real"]["value"]) < 0.05 and equal["made"]["value"] > 0.5
+    assert abs(equal["made"]["value"] - equal["real"]["value"]) < 0.05 and equal["made"]["value"] > 0.4
     for facet in ("plane", "contrast", "place", "age"):
         assert good["other"][facet]["made"]["high"] < equal["made"]["low"]
     assert good["nearest"]["made"]["plane"]["value"] > 0.95 < good["nearest"]["real"]["plane"]["value"]

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import stats
 
 from brainclip.errors import BrainclipError
+from brainclip.evaluate.classifier import area
 from brainclip.evaluate.figures import bootstrap, proportion, shown
 from brainclip.evaluate.nearness import Features, Nearest, Slices, joined, nearest
 
@@ -216,9 +217,10 @@ def _membership(pictures: Slices, members: Slices, strangers: Slices, within_mm:
     apart, inside, subjects = apart[kept], inside[kept], subjects[kept]
 
     def auc(rows: np.ndarray) -> float:
-        ranks, members = stats.rankdata(-apart[rows]), inside[rows]
-        n, m = int(members.sum()), int((~members).sum())
-        return float((ranks[members].sum() - n * (n + 1) / 2) / (n * m)) if n and m else float("nan")
+        members = inside[rows]
+        if members.all() or not members.any():
+            return float("nan")
+        return area(-apart[rows][~members], -apart[rows][members])
 
     return bootstrap(auc, len(apart), subjects)
 
