@@ -32,9 +32,13 @@ class Hub(BaseHTTPRequestHandler):
     files: dict[str, bytes]
     message: str
 
+    @property
+    def home(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_address[1]}"
+
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        kind, answer = type(self), {"url": "x"}
+        kind, answer = type(self), {"url": f"{self.home}/lab/toy"}
         kind.seen.append(self.path)
         if self.path.endswith("/preupload/main"):
             asked = json.loads(body)["files"]
@@ -44,7 +48,7 @@ class Hub(BaseHTTPRequestHandler):
             header, *rows = [json.loads(line) for line in body.splitlines()]
             kind.message = header["value"]["summary"]
             kind.files = {r["value"]["path"]: base64.b64decode(r["value"]["content"]) for r in rows}
-            answer = {"commitUrl": "http://x/lab/toy/commit/1", "commitOid": "1"}
+            answer = {"commitUrl": f"{self.home}/lab/toy/commit/1", "commitOid": "1"}
         self.reply(answer)
 
     def do_GET(self) -> None:
