@@ -252,6 +252,7 @@ class EvaluateRecipe:
 
     inception: str = ""  # ImageNet's, a state dict of torchvision; empty: left out
     radimagenet: str = ""  # RadImageNet's, .h5 of Keras or .pt of torch; empty: left out
+    radiomics: bool = False  # texture by pyradiomics as well, 0.5 s a slice
 
 
 @dataclass(frozen=True)

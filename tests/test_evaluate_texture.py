@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import importlib.util
+
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from scipy import ndimage, stats
 from skimage.feature import graycomatrix, graycoprops
 
+from brainclip.errors import BrainclipError
+from brainclip.evaluate.grey import brain
+from brainclip.evaluate.radiomics import radiomic_texture
 from brainclip.evaluate.texture import (
     FEATURES,
     HARALICK,
@@ -134,3 +139,32 @@ def test_blurred_slices_differ_and_slices_of_other_people_do_not() -> None:
 
 def test_slice_without_brain_has_features_all_the_same() -> None:
     assert np.isfinite(texture(torch.zeros(1, 1, 16, 18))).all()
+
+
+def test_radiomics_without_its_package_are_refused_in_a_sentence() -> None:
+    if importlib.util.find_spec("radiomics") is not None:
+        pytest.skip("pyradiomics is installed")
+    with pytest.raises(BrainclipError, match=r"needs pyradiomics, which is not installed"):
+        radiomic_texture(torch.zeros(1, 1, 8, 8))
+
+
+def test_runs_and_co_occurrence_are_those_of_pyradiomics() -> None:
+    pytest.importorskip("radiomics", reason="pyradiomics is an extra")
+    image = ndimage.gaussian_filter(np.random.default_rng(0).random((40, 44)), 1)
+    image[0, 0], image[39, 43] = 0.0, 1.0
+    image = np.pad((image - image.min()) / np.ptp(image) * 0.9 + 0.1, 6)
+    slices = torch.from_numpy(image[None, None].astype(np.float32))
+    rows, names = radiomic_texture(torch.cat([slices, torch.zeros_like(slices)]))
+    theirs = dict(zip(names, rows[0], strict=True))
+    levels = quantised(image.astype(np.float32), brain(image))
+    tables = [run_lengths(levels, angle) for angle in (0, 45, 90, 135)]
+    length = np.arange(1, tables[0].shape[1] + 1)
+    short = np.mean([table.sum(0) @ (1 / length**2) / table.sum() for table in tables])
+    uneven = np.mean([(table.sum(1) ** 2).sum() / table.sum() ** 2 for table in tables])
+    assert theirs["glrlm_ShortRunEmphasis"] == pytest.approx(short)
+    assert theirs["glrlm_GrayLevelNonUniformityNormalized"] == pytest.approx(uneven)
+    ours = dict(zip(HARALICK, haralick(levels), strict=False))
+    assert theirs["glcm_Contrast"] == pytest.approx(ours["contrast"])
+    assert theirs["glcm_Correlation"] == pytest.approx(ours["correlation"])
+    assert theirs["glcm_JointEntropy"] == pytest.approx(ours["entropy"] / np.log(2))
+    assert np.isfinite(rows).all() and not rows[1].any()

@@ -43,6 +43,8 @@ def evaluate(
     if prompts < 1:
         raise BrainclipError(f"{prompts} prompts; at least one is needed")
     check_stage(recipe, "judge")
+    if recipe.evaluate.radiomics:
+        check_radiomics()
     folder = Path(out) if out is not None else Path(recipe.folder) / "evaluate"
     if dry_run:
         judge = json.dumps(as_dict(recipe.judge))
@@ -60,7 +62,7 @@ def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str, timed: boo
     from brainclip.evaluate.parts import Parts
     from brainclip.evaluate.pictures import code_hash, generated, identity, tables_of
     from brainclip.evaluate.prompts import prompts as evaluation_prompts
-    from brainclip.evaluate.realism import distributions, greys, textures
+    from brainclip.evaluate.realism import distributions, greys, radiomics, textures
     from brainclip.evaluate.reconstruction import reconstruction
     from brainclip.evaluate.report import write_report
     from brainclip.evaluate.retrieval import retrieval
@@ -127,6 +129,9 @@ def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str, timed: boo
         "similarity": part("similarity", [*judged_by, files], compared_by_facts),
         "grey": part("grey", judged_by, lambda: greys(matched())),
         "texture": part("texture", judged_by, lambda: textures(matched())),
+        "radiomics": part("radiomics", judged_by, lambda: radiomics(matched()))
+        if recipe.evaluate.radiomics
+        else {},
         "retrieval": part("retrieval", [made_by, data.hash, split], lambda: retrieval(model.clip, data)),
         "zero_shot": part("zero_shot", [made_by, data.hash, split], lambda: zero_shot(model.clip, data)),
         "embeddings": part("embeddings", [made_by, data.hash, split, recipe.prior.mix], embedded),

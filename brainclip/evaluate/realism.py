@@ -3,7 +3,7 @@ the evaluation, each of all contrasts together and of each apart."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ from brainclip.evaluate.distribution import LEAST, distribution
 from brainclip.evaluate.features import Extractor, FeatureFolder
 from brainclip.evaluate.grey import compare_ratios, grey_levels, histograms, tissue_ratios
 from brainclip.evaluate.matched import Matched
-from brainclip.evaluate.texture import compare_texture, texture
+from brainclip.evaluate.radiomics import radiomic_texture
+from brainclip.evaluate.texture import FEATURES, compare_texture, texture
 
 SETS = ("made", "real", "floor")
 Rows = dict[str, np.ndarray]  # of each set
@@ -79,13 +80,22 @@ def greys(matched: Matched) -> dict[str, Any]:
 
 def textures(matched: Matched) -> dict[str, Any]:
     """By group `compare_texture` of "made" and of "floor"."""
-    seen = {kind: texture(getattr(matched, kind).images) for kind in SETS}
+    return _textures(matched, {kind: texture(getattr(matched, kind).images) for kind in SETS}, FEATURES)
+
+
+def radiomics(matched: Matched) -> dict[str, Any]:
+    """The same with the features of pyradiomics."""
+    found = {kind: radiomic_texture(getattr(matched, kind).images) for kind in SETS}
+    return _textures(matched, {kind: rows for kind, (rows, _) in found.items()}, found["real"][1])
+
+
+def _textures(matched: Matched, seen: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[str, Any]:
     result = {}
     for name, rows in _groups(matched):
         people, others = _people(matched, rows)
         made, real, floor = (seen[kind][rows[kind]] for kind in SETS)
         result[name] = {
-            "made": compare_texture(real, made, people),
-            "floor": compare_texture(real, floor, people, others),
+            "made": compare_texture(real, made, people, names=names),
+            "floor": compare_texture(real, floor, people, others, names=names),
         }
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -151,26 +152,31 @@ def cliffs_delta(
 
 
 def compare_texture(
-    real: np.ndarray, made: np.ndarray, subjects: np.ndarray, made_subjects: np.ndarray | None = None
+    real: np.ndarray,
+    made: np.ndarray,
+    subjects: np.ndarray,
+    made_subjects: np.ndarray | None = None,
+    *,
+    names: Sequence[str] = FEATURES,
 ) -> dict[str, Any]:
-    """Cliff's delta of each of FEATURES of real slices (N, 30) and pictures (M, 30), with p and q.
+    """Cliff's delta of each of F named features of real slices (N, F) and pictures (M, F), with p and q.
 
     p: of Mann and Whitney's test, which takes slices as independent and so is too small for slices of few
     subjects; the interval of delta is over subjects. q: p after Benjamini and Hochberg over the features.
     different: how many have q < 0.05 and a delta of 0.33 and more either way; `of` how many; mean_size: mean
     absolute delta.
     """
-    p = [float(stats.mannwhitneyu(made[:, k], real[:, k]).pvalue) for k in range(len(FEATURES))]
+    p = [float(stats.mannwhitneyu(made[:, k], real[:, k]).pvalue) for k in range(len(names))]
     q = stats.false_discovery_control(p)
     features = {
         name: cliffs_delta(real[:, k], made[:, k], subjects, made_subjects)
         | {"p": rounded(p[k]), "q": rounded(q[k])}
-        for k, name in enumerate(FEATURES)
+        for k, name in enumerate(names)
     }
     sizes = np.array([abs(row["value"]) for row in features.values()])
     return {
         "different": int(((q < LEVEL) & (sizes >= MEDIUM)).sum()),
-        "of": len(FEATURES),
+        "of": len(names),
         "mean_size": rounded(sizes.mean()),
         "features": features,
     }

@@ -16,11 +16,6 @@ def section(report: dict[str, Any]) -> Section | None:
     part = report["texture"]
     if not part:
         return None
-    rows = [
-        [contrast, *(f"{group[kind]['different']} of {group[kind]['of']}" for kind in ("made", "floor"))]
-        + [f"{group[kind]['mean_size']:.2f}" for kind in ("made", "floor")]
-        for contrast, group in part.items()
-    ]
     heads = ["generated", "floor", "mean size of Cliff's delta, generated", "floor"]
     first, group = next(iter(part.items()))
     made, floor = group["made"]["features"], group["floor"]["features"]
@@ -33,7 +28,7 @@ def section(report: dict[str, Any]) -> Section | None:
         f"from held-out slices, {group['floor']['different']} tell slices of other people; most of all "
         f"{listed([name.replace('_', ' ') for name in worst[:3]])}.",
         [
-            Table(["texture: features that differ from held-out slices", *heads], rows),
+            Table(["texture: features that differ from held-out slices", *heads], _counts(part)),
             Picture(
                 "plots/texture.svg",
                 "Cliff's delta to held-out slices: 1 all more, 0 alike, -1 all less",
@@ -44,6 +39,16 @@ def section(report: dict[str, Any]) -> Section | None:
                 [[name, made[name], floor[name]] for name in worst],
                 folded=True,
             ),
+            Table(["the same by pyradiomics", *heads], _counts(report["radiomics"])),
             "A feature differs where its q is below 0.05 and its delta at least 0.33 either way.",
         ],
     )
+
+
+def _counts(part: dict[str, Any]) -> list[list[str]]:
+    """A row for each contrast: how many features differ, and by how much in the mean."""
+    return [
+        [contrast, *(f"{group[kind]['different']} of {group[kind]['of']}" for kind in ("made", "floor"))]
+        + [f"{group[kind]['mean_size']:.2f}" for kind in ("made", "floor")]
+        for contrast, group in part.items()
+    ]
