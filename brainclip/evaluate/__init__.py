@@ -44,6 +44,8 @@ def evaluate(
         raise BrainclipError(f"{prompts} prompts; at least one is needed")
     check_stage(recipe, "judge")
     if recipe.evaluate.radiomics:
+        from brainclip.evaluate.radiomics import check_radiomics
+
         check_radiomics()
     folder = Path(out) if out is not None else Path(recipe.folder) / "evaluate"
     if dry_run:
