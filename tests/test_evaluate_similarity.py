@@ -105,7 +105,7 @@ def test_pictures_that_show_their_facts_are_as_near_as_other_people_and_others_a
     assert abs(equal["made"]["value"] - equal["real"]["value"]) < 0.05 and equal["made"]["value"] > 0.4
     for facet in ("plane", "contrast", "place", "age"):
         assert good["other"][facet]["made"]["high"] < equal["made"]["low"]
-    assert good["nearest"]["made"]["plane"]["value"] > 0.95 < good["nearest"]["real"]["plane"]["value"]
+    assert good["nearest"]["made"]["plane"]["value"] > 0.9 < good["nearest"]["real"]["plane"]["value"]
     assert (
         good["classifier"]["made"]["auc"]["low"] < 0.55 and good["classifier"]["floor"]["auc"]["low"] < 0.55
     )
