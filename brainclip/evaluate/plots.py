@@ -54,23 +54,26 @@ def shades(
     axes_names: tuple[str, str] = ("", ""),
     limits: tuple[float, float] = (0.0, 1.0),
 ) -> bytes:
-    """An SVG of tables (R, C) side by side, each cell shaded and written by `form`; nan: an empty cell."""
-    each = max(1.9, 0.42 * len(columns))
+    """An SVG of tables (R, C), each cell shaded and written by `form`; nan and 0 are not written. Small ones
+    stand side by side, large ones one below the other."""
+    stacked = len(columns) > 5
+    height = 1.5 + 0.34 * len(rows)
+    across, down = (1, len(tables)) if stacked else (len(tables), 1)
     drawing, all_axes = _axes(
-        1.5 + 0.34 * len(rows), columns=len(tables), width=1.4 + each * len(tables) * 1.15
+        height * down, columns=across, rows=down, width=WIDTH if stacked else 1.4 + 2.2 * across
     )
     for k, (axes, (title, values)) in enumerate(zip(np.atleast_1d(all_axes), tables.items(), strict=True)):
         axes.imshow(values, cmap="Blues", vmin=limits[0], vmax=limits[1], aspect="auto")
         for (i, j), value in np.ndenumerate(values):
             dark = value > limits[0] + 0.6 * (limits[1] - limits[0])
-            if np.isfinite(value):
+            if np.isfinite(value) and value:
                 text = form.format(value)
                 axes.text(j, i, text, ha="center", va="center", size=7, color="white" if dark else "black")
         axes.set_title(title, fontsize=9)
         axes.set_xticks(range(len(columns)), list(columns), rotation=40, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(len(rows)), list(rows) if k == 0 else [""] * len(rows))
+        axes.set_yticks(range(len(rows)), list(rows) if k == 0 or stacked else [""] * len(rows))
         axes.set_xlabel(axes_names[1])
-        axes.set_ylabel(axes_names[0] if k == 0 else "")
+        axes.set_ylabel(axes_names[0] if k == 0 or stacked else "")
         axes.tick_params(length=0, labelsize=8)
     return _svg(drawing)
 
@@ -112,14 +115,14 @@ def bars(values: Mapping[str, float], axis: str, *, pale: Sequence[str] = ()) ->
     return _svg(drawing)
 
 
-def _axes(height: float, *, columns: int = 1, width: float = WIDTH) -> tuple[Any, Any]:
+def _axes(height: float, *, columns: int = 1, rows: int = 1, width: float = WIDTH) -> tuple[Any, Any]:
     """A drawing of its own, which no window and no other drawing shares."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure as Drawing
 
-    drawing = Drawing(figsize=(width, height))
+    drawing = Drawing(figsize=(width, height), layout="constrained" if rows > 1 else None)
     FigureCanvasSVG(drawing)
-    axes = drawing.subplots(1, columns)
+    axes = drawing.subplots(rows, columns)
     for one in np.atleast_1d(axes):
         one.spines[["top", "right"]].set_visible(False)
         one.tick_params(labelsize=9)

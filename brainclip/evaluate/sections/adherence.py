@@ -78,6 +78,10 @@ def _conclusion(made: dict[str, Any], real: dict[str, Any]) -> str:
         f"Plane, contrast and place (within 8 mm) are found as asked in {shares[0]} of {made['plane']['n']} "
         f"pictures, and in {shares[1]} of the nearest real slices"
         + (f"; {listed(worse)} clearly less often than there" if worse else "; no clear difference")
-        + f". Age: the rank correlation of asked and judged is {age[0]}, in real slices {age[1]}, "
-        f"{words[told_apart(made.get('age_order'), real.get('age_order'))]}."
+        + (
+            f". Age: the rank correlation of asked and judged is {age[0]}, in real slices {age[1]}, "
+            f"{words[told_apart(made.get('age_order'), real.get('age_order'))]}."
+            if "not measured" not in age
+            else ". Whether the age is obeyed was not measured."
+        )
     )

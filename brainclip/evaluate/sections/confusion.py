@@ -22,7 +22,7 @@ def section(report: dict[str, Any]) -> Section:
     for facet, part in made.items():
         judge = [of_folder[facet]["right"] for of_folder in held_out.values()]
         if all(told_apart(part["right"], right) < 0 for right in judge):
-            worse.append(f"{facet} ({said(part['right'], percent=True)})")
+            worse.append(f"{facet}, right in {said(part['right'], percent=True)}")
         known = [right["value"] for right in judge if right["value"] is not None]
         if known and max(known) < 0.7:
             unsure.append(facet)

@@ -60,15 +60,15 @@ def _row(contrast: str, name: str, ratio: dict[str, Any]) -> list[Any]:
 
 def _conclusion(part: dict[str, Any], shares: dict[str, Any]) -> str:
     first, group = next(iter(part.items()))
-    off = [name for name, row in shares.items() if (row["generated"]["value"] or 0) < LEAST_INSIDE]
+    off = [name for name, row in shares.items() if 100 * (row["generated"]["value"] or 0) < LEAST_INSIDE]
     return (
         f"Grey levels of the pictures ({first}) would have to move by {said(group['made']['wasserstein'])} "
         "of the scale to be those of the held-out slices; those of other people by "
         f"{said(group['floor']['wasserstein'])}. "
         + (
-            f"Fewer than {LEAST_INSIDE:.0%} of the pictures have a real slice's ratio of {listed(off)}."
+            f"Fewer than {LEAST_INSIDE} % of the pictures have a real slice's ratio of {listed(off)}."
             if off
-            else f"At least {LEAST_INSIDE:.0%} of each contrast's pictures have tissue ratios of real slices."
+            else f"At least {LEAST_INSIDE} % of each contrast's pictures have tissue ratios of real slices."
             if shares
             else "Tissue ratios were not measured."
         )

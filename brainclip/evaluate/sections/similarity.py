@@ -11,6 +11,9 @@ from brainclip.evaluate.plots import cloud, intervals, shades
 from brainclip.evaluate.sections.words import said, told_apart
 
 KINDS = {"made": "generated with real", "real": "real with real of other people"}
+FEW = (
+    "With few people an AUC of sets that are alike comes out below 0.5: each fold is tried on what it lacked."
+)
 NO_UMAP = "No UMAP: umap-learn is not installed; `pip install brainclip[umap]` adds it."
 
 
@@ -57,6 +60,7 @@ def section(report: dict[str, Any]) -> Section | None:
             *(_tables(name, found) if number == 0 else ()),
         ]
     blocks.append(Picture("neighbours.png", "Pictures beside the held-out slice nearest to them by the CLIP"))
+    blocks.append(FEW)
     if any(found["umap"] is None for found in part.values()):
         blocks.append(NO_UMAP)
     sentences = [_sentence(name, found) for name, found in part.items()]
