@@ -252,6 +252,7 @@ class EvaluateRecipe:
 
     inception: str = ""  # ImageNet's, a state dict of torchvision; empty: left out
     radimagenet: str = ""  # RadImageNet's, .h5 of Keras or .pt of torch; empty: left out
+    memorisation: str = ""  # folder of `brainclip memorisation` on this model, to be shown in the report
     radiomics: bool = False  # texture by pyradiomics as well, 0.5 s a slice
 
 

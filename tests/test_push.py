@@ -19,8 +19,11 @@ from toy_run import toy_run
 from atlas.facts import Facts
 from brainclip import cli
 from brainclip.errors import BrainclipError
+from brainclip.evaluate.memorisation_study import memorised
 from brainclip.evaluate.nearness import Slices
+from brainclip.evaluate.page import write_page
 from brainclip.evaluate.push import check_before_push
+from brainclip.evaluate.sections.memorisation import section
 from brainclip.model import load
 from brainclip.picture import Picture
 
@@ -135,6 +138,19 @@ def test_copies_block_the_push_before_the_hub_is_asked(
     assert cli.main(["push", copies, "lab/toy", "--dry-run"]) == 0 and hub.seen == []
     assert cli.main(["push", copies, "lab/toy", "--force"]) == 0
     assert "although it seems to copy" in hub.message and "brainclip.json" in hub.files
+
+
+def test_the_page_of_the_evaluation_shows_the_check(folder: Path) -> None:
+    out, model = folder / "page", load(folder / "model").name
+    assert cli.main(["memorisation", recipe(folder, "copies")]) == 0
+    found = memorised(folder / "out", model, out)
+    made = section({"memorisation": found})
+    assert "base FAILS" in made.conclusion and "of 24 pictures are copies" in made.conclusion
+    write_page("Title", "About.", [made], out, "page")
+    assert "<img" in (out / "page.html").read_text() and (out / "memorisation" / "base.png").is_file()
+    with pytest.raises(BrainclipError, match="not of 'other'"):
+        memorised(folder / "out", "other", out)
+    assert "was not checked here" in section({"memorisation": {}}).conclusion
 
 
 def test_what_the_recipe_does_not_check_is_named(

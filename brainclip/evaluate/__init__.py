@@ -61,6 +61,7 @@ def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str, timed: boo
     from brainclip.evaluate.features import FILES, FeatureFolder, extractors
     from brainclip.evaluate.judge import Judge, train_judge
     from brainclip.evaluate.matched import Matched, match
+    from brainclip.evaluate.memorisation_study import memorised
     from brainclip.evaluate.parts import Parts
     from brainclip.evaluate.pictures import code_hash, generated, identity, tables_of
     from brainclip.evaluate.prompts import prompts as evaluation_prompts
@@ -133,6 +134,9 @@ def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str, timed: boo
         "texture": part("texture", judged_by, lambda: textures(matched())),
         "radiomics": part("radiomics", judged_by, lambda: radiomics(matched()))
         if recipe.evaluate.radiomics
+        else {},
+        "memorisation": memorised(Path(recipe.evaluate.memorisation), model.name, folder)
+        if recipe.evaluate.memorisation
         else {},
         "retrieval": part("retrieval", [made_by, data.hash, split], lambda: retrieval(model.clip, data)),
         "zero_shot": part("zero_shot", [made_by, data.hash, split], lambda: zero_shot(model.clip, data)),

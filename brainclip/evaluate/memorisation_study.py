@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from brainclip.evaluate.nearness import Features, Slices, joined, slices_of
 from brainclip.evaluate.pictures import MadePicture, generated, made_pictures
 from brainclip.evaluate.prompts import prompts
 from brainclip.evaluate.sheet import pair_cell, save_sheet
-from brainclip.weights import write_json
+from brainclip.weights import read_json, write_json
 
 COLUMNS = 4
 HELD_OUT = ("validation", "test")
@@ -95,6 +96,25 @@ def run_memorisation(recipe: MemorisationRecipe) -> dict[str, Any]:
     report["passes"] = all(found["verdict"]["passes"] for found in report["checks"].values())
     write_whole(folder / "report.md", as_markdown(report))
     write_json(folder / "report.json", report)
+    return report
+
+
+def memorised(study: Path, model: str, folder: Path) -> dict[str, Any]:
+    """The report of run_memorisation in the folder `study`, its sheets copied to <folder>/memorisation.
+
+    WeightsError where there is none, BrainclipError where it is of another model.
+    """
+    report = read_json(study / "report.json")
+    if report.get("model") != model:
+        raise BrainclipError(
+            f"{study}: the memorisation report is of {report.get('model')!r}, not of {model!r}; run "
+            "`brainclip memorisation` again"
+        )
+    for name in report["checks"]:
+        source = study / (f"worst_{name}.png" if len(report["checks"]) > 1 else "worst.png")
+        if source.is_file():
+            (folder / "memorisation").mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, folder / "memorisation" / f"{name}.png")
     return report
 
 
