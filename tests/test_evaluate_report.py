@@ -86,11 +86,12 @@ def test_page_is_one_file_with_every_section_and_its_pictures(recipe: Path, repo
     page = (recipe.parent / "evaluate" / "report.html").read_text()
     reader = Reader()
     reader.feed(page)
-    assert reader.open == [] and reader.sections[:2] == ["adherence", "distribution"]
-    assert reader.sections[-2:] == ["times", "made_from"] and len(set(reader.sections)) == len(
-        reader.sections
+    assert reader.open == []
+    names = (
+        "adherence confusion distribution similarity memorisation grey texture clip prior autoencoder times"
     )
-    assert len(reader.sources) >= 8 and all(source.startswith("data:image/") for source in reader.sources)
+    assert reader.sections == [*names.split(), "made_from"]
+    assert len(reader.sources) >= 20 and all(source.startswith("data:image/") for source in reader.sources)
     assert "<script" not in page and "http:" not in page and "https:" not in page and "None" not in page
     assert report["judge"]["hash"] in page and report["clip"] in page and "floor" in page
 
