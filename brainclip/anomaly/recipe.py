@@ -27,7 +27,7 @@ class RealCase:
 
 @dataclass(frozen=True)
 class AnomalyRecipe:
-    """Detectors fitted to training people, their settings chosen on validation people, measured on test people.
+    """Detectors fitted to training people, chosen on validation people, measured on test people.
 
     pairs: name of a source -> folder of pairs. modalities: of each source. slices: healthy ones of a person.
     people: of a source in validation and in test, 0 for all. most: training slices of a plane and contrast.

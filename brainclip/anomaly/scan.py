@@ -1,4 +1,4 @@
-"""One scan: made ready as the training data is, cut into slices, and maps of them put back on its own grid."""
+"""One scan: made ready as the training data is, cut into slices, and maps of them on its own grid again."""
 
 from __future__ import annotations
 
@@ -24,8 +24,11 @@ LEAST_BRAIN_MM2 = 2500.0  # of a slice that is looked at; the brain's ends diffe
 
 @dataclass(frozen=True)
 class Prepared:
-    """A scan ready to be compared. brain: stripped, without its shading, on its own grid; shown: on the working
-    grid, grey values in [0, 1]; registration: affine."""
+    """A scan ready to be compared.
+
+    brain: stripped, without its shading, on its own grid; shown: on the working grid, grey values in [0, 1];
+    registration: affine.
+    """
 
     path: Path
     modality: str
@@ -51,7 +54,7 @@ class Prepared:
         return np.stack(images), facts
 
     def mask_slices(self, path: Path, facts: Sequence[Facts]) -> np.ndarray:
-        """(N, H, W) bool: a mask on the scan's grid (above 0 is lesion) where the slices with these facts lie."""
+        """(N, H, W) bool: a mask on the scan's grid (above 0 is lesion) at the slices with these facts."""
         mask = load_labels(path)
         own = Nifti1Image((np.asanyarray(mask.dataobj) > 0).astype(np.int32), mask.affine)
         affine, shape = working_grid(self.geometry)

@@ -37,9 +37,12 @@ CHOOSING = 3  # every third case is enough to compare the candidates on
 
 @dataclass(frozen=True)
 class Scored:
-    """What a method says of all cases when compared with one source: rows (N,) numbers of the cases; scores
-    (N,) in deviations from the healthy median, and maps (N, H, W) or None in units of the healthy pixels' 99th
-    percentile, both of validation people of that source, by plane and contrast; p (N,)."""
+    """What a method says of all cases when compared with one source.
+
+    rows: (N,) numbers of the cases; scores: (N,) in deviations from the healthy median; maps: (N, H, W) or
+    None, in units of the healthy pixels' 99th percentile; both of validation people of that source, by plane
+    and contrast; p: (N,) of the scores.
+    """
 
     rows: np.ndarray
     scores: np.ndarray
