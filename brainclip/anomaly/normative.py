@@ -8,16 +8,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from scipy.interpolate import BSpline
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.covariance import LedoitWolf
 from sklearn.linear_model import Ridge
-from sklearn.preprocessing import SplineTransformer
 from sklearn.utils.validation import check_is_fitted
 
 from brainclip.anomaly.covariates import apart
 from brainclip.errors import BrainclipError
 
 CONTAMINATION = 0.05  # share of the healthy slices fitted on that predict() calls abnormal
+DEGREE = 3  # of the splines
 
 
 class Detector(OutlierMixin, BaseEstimator):
@@ -138,11 +139,14 @@ class ConditionalGaussian(Detector):
         centre = [0.0 if np.isnan(column).all() else float(np.nanmean(column)) for column in known.T]
         self.centre_ = np.array(centre)
         self.scale_ = np.array([max(1e-6, spread[0]), max(1e-6, spread[1]) if spread[1] else 1.0, 1.0])
-        knots = min(self.knots, max(2, len(np.unique(known[:, 0]))))
-        self.spline_ = SplineTransformer(knots, extrapolation="constant", include_bias=False)
-        self.spline_.fit(known[:, :1].astype(float))
-        self.mean_ = Ridge(self.alpha).fit(self._design(known), features)
-        covariance = LedoitWolf(assume_centered=True).fit(features - self.mean_.predict(self._design(known)))
+        low, high = float(known[:, 0].min()), float(known[:, 0].max())
+        inner = np.linspace(low, max(high, low + 1e-3), self.knots)
+        step = inner[1] - inner[0]
+        outer = step * np.arange(1, DEGREE + 1)
+        self.knots_ = np.concatenate([low - outer[::-1], inner, inner[-1] + outer])
+        mean = Ridge(self.alpha).fit(self._design(known), features)
+        self.coef_, self.intercept_ = mean.coef_, mean.intercept_
+        covariance = LedoitWolf(assume_centered=True).fit(features - self._mean(known))
         self.precision_ = covariance.precision_
         sign, size = np.linalg.slogdet(covariance.covariance_)
         self.log_scale_ = float(-0.5 * (size + features.shape[1] * np.log(2 * np.pi))) if sign > 0 else 0.0
@@ -151,14 +155,18 @@ class ConditionalGaussian(Detector):
 
     def score_samples(self, X: np.ndarray) -> np.ndarray:
         known, features = self._apart(X)
-        away = features - self.mean_.predict(self._design(known))
+        away = features - self._mean(known)
         return self.log_scale_ - 0.5 * squared(away, self.precision_)
+
+    def _mean(self, known: np.ndarray) -> np.ndarray:
+        return np.asarray(self._design(known) @ self.coef_.T + self.intercept_)
 
     def _design(self, known: np.ndarray) -> np.ndarray:
         """(N, P) what the mean is linear in."""
         filled = np.where(np.isfinite(known), known, self.centre_)
         place, age, sex = ((filled - self.centre_) / self.scale_).T
-        spline = self.spline_.transform(filled[:, :1].astype(float))
+        inside = np.clip(filled[:, 0].astype(float), self.knots_[DEGREE], self.knots_[-DEGREE - 1])
+        spline = BSpline.design_matrix(inside, self.knots_, DEGREE).toarray()
         terms = (age, age**2, sex, age * place, age * place**2, sex * place)
         return np.column_stack([spline, *terms])
 

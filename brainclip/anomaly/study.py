@@ -116,9 +116,9 @@ class Study:
             known = {"age": one.age} if one.age else {}
             rows = []
             for plane, position, mask in zip(found["planes"], found["positions"], masks, strict=True):
-                facts = Facts(str(plane), float(position), one.modality, known=known)
+                own = Facts(str(plane), float(position), one.modality, known=known)
                 kind = one.kind if mask.any() else ""
-                rows.append(Case(REAL, one.reference, one.subject, facts, kind))
+                rows.append(Case(REAL, one.reference, one.subject, own, kind))
         return Cases(tuple(rows), np.asarray(images), masks)
 
     def of_unit(self, source: str, modality: str, plane: str) -> np.ndarray:
@@ -172,7 +172,7 @@ class Study:
         for name, (scores, maps) in found.items():
             path = self._path(source, modality, plane, name)
             path.parent.mkdir(parents=True, exist_ok=True)
-            kept = {} if maps is None else {"maps": maps.astype(np.float16)}
+            kept: dict[str, Any] = {} if maps is None else {"maps": maps.astype(np.float16)}
             partial = path.with_suffix(".part.npz")
             np.savez_compressed(partial, keys=self._keys(rows), scores=scores, **kept)
             partial.replace(path)

@@ -1,0 +1,137 @@
+"""What `brainclip anomaly` does: one scan against healthy people, as a map, p-values and a picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from nibabel import Nifti1Image
+
+from atlas.facts import Facts
+from atlas.slices import PLANES
+from brainclip.anomaly.calibration import Calibrator, of_people
+from brainclip.anomaly.covariates import covariates, joined
+from brainclip.anomaly.features import Healthy
+from brainclip.anomaly.local import Reconstruction
+from brainclip.anomaly.methods import features
+from brainclip.anomaly.pictures import sheet
+from brainclip.anomaly.reference import KINDS, read_reference
+from brainclip.anomaly.scan import Prepared, as_volume
+from brainclip.errors import BrainclipError
+from brainclip.model import BrainCLIP
+
+MAP = "cohort z"
+HIGH = 6.0  # deviations from healthy people that are shown brightest
+BY_DECODER = "decoder"
+MAPS = (MAP, BY_DECODER)
+SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is unlike healthy people in a scan.
+
+    heat: on the scan's own grid (RAS+). scores and p: of the whole scan by detector, higher scores are less
+    normal. facts, images, maps, slice_p: of all slices looked at; slice_p (N,) by the detector of the map.
+    source: the healthy people it was compared with.
+    """
+
+    heat: Nifti1Image
+    scores: dict[str, float]
+    p: dict[str, float]
+    facts: list[Facts]
+    images: np.ndarray
+    maps: np.ndarray
+    slice_p: np.ndarray
+    source: str
+
+    def rows(self) -> list[int]:
+        """Numbers of the SHOWN most abnormal slices, none next to one that is shown already."""
+        chosen: list[int] = []
+        order = np.lexsort((-_top(self.maps), self.slice_p))
+        for i in order:
+            one = self.facts[i]
+            near = [
+                j
+                for j in chosen
+                if self.facts[j].plane == one.plane
+                and abs(float(self.facts[j].position_mm or 0) - float(one.position_mm or 0)) < 8
+            ]
+            if not near:
+                chosen.append(int(i))
+            if len(chosen) == SHOWN:
+                break
+        return chosen
+
+
+def look(
+    model: BrainCLIP,
+    reference: Path,
+    scan: Prepared,
+    *,
+    planes: tuple[str, ...] = PLANES,
+    every_mm: float = 3.0,
+    by: str = MAP,
+) -> Found:
+    """Compare a scan with the healthy people of a reference.
+
+    by: whose maps; the decoder's are residuals in grey levels, without deviations of healthy people. The map
+    of a scan is the mean of the planes' maps. A detector's score of a scan is the mean over planes of its
+    score in deviations from held-out healthy people, and p that of such means of these people.
+    """
+    if by not in MAPS:
+        raise BrainclipError(f"map {by!r}: possible are {', '.join(MAPS)}")
+    volumes, parts = [], []
+    told: dict[str, list[np.ndarray]] = {name: [] for name in KINDS}  # a plane: healthy people, then the scan
+    for plane in planes:
+        group = read_reference(reference, model, scan.modality, plane)
+        images, facts = scan.slices(plane, every_mm)
+        known = covariates(facts)
+        slice_p = np.ones(len(images))
+        for name, (kind, _) in KINDS.items():
+            found = -group.detectors[name].score_samples(joined(known, features(model, kind, images)))
+            healthy, _ = group.of_people(name)
+            own, _ = of_people(found, np.zeros(len(found)))
+            told[name].append(Calibrator().fit(healthy).transform(np.append(healthy, own)))
+            if name == MAP:
+                slice_p = group.calibrator(name).p_values(found)
+        detector = group.detectors[MAP]
+        if by == BY_DECODER:
+            adapter = group.source if group.source in model.adapters else None
+            remake = Healthy(model, plane, scan.modality, strengths=(0.5,), adapter=adapter)
+            detector = Reconstruction(remake).fit(joined(known[:1], images[:1].reshape(1, -1)))
+        maps = detector.maps(joined(known, images.reshape(len(images), -1)))
+        volumes.append(as_volume(maps, facts, scan.geometry))
+        parts.append((facts, images, maps, slice_p))
+    means = {name: np.mean(values, 0) for name, values in told.items()}
+    return Found(
+        heat=scan.back(np.mean(volumes, 0)),
+        scores={name: float(values[-1]) for name, values in means.items()},
+        p={name: float(Calibrator().fit(v[:-1]).p_values(v[-1:])[0]) for name, v in means.items()},
+        facts=[one for part in parts for one in part[0]],
+        images=np.concatenate([part[1] for part in parts]),
+        maps=np.concatenate([part[2] for part in parts]),
+        slice_p=np.concatenate([part[3] for part in parts]),
+        source=group.source,
+    )
+
+
+def picture(found: Found, title: str, path: Path, *, by: str = MAP) -> None:
+    """Write the PNG: scores and p-values, and the most abnormal slices with their heat."""
+    rows, highest = [], []
+    for i in found.rows():
+        one = found.facts[i]
+        label = f"{one.modality} {one.plane} {one.position_mm:+.0f} mm, p {found.slice_p[i]:.3f}"
+        rows.append((label, found.images[i], np.zeros(found.images[i].shape, dtype=bool), [found.maps[i]]))
+        highest.append([HIGH if by == MAP else max(0.05, float(np.percentile(found.maps, 99.9)))])
+    said = "; ".join(
+        f"{name}: score {found.scores[name]:.1f}, p {found.p[name]:.3f}" for name in found.scores
+    )
+    lines = [title, f"against {found.source}", *said.split("; "), "left is left; research use only"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet(rows, [by], "\n".join(lines), highest).save(path)
+
+
+def _top(maps: np.ndarray) -> np.ndarray:
+    return np.asarray(maps.reshape(len(maps), -1).max(1))

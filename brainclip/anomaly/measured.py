@@ -1,0 +1,118 @@
+"""All figures of a method: of test people, of people from elsewhere, of real scans."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from brainclip.anomaly.calibration import Calibrator, of_people, uniformity
+from brainclip.anomaly.figures import pixel_figures, slice_figures
+from brainclip.anomaly.study import REAL, Scored, Study
+from brainclip.evaluate.figures import rounded
+
+Table = dict[str, Any]
+
+
+def of_method(study: Study, source: str, scored: Scored) -> Table:
+    """All figures of one method when cases are compared with the people of one source."""
+    own, cases = scored.rows, study.cases
+    test = study.rows_where(own, source=source, split="test")
+    validation = study.rows_where(own, source=source, split="validation")
+    sick = np.array([cases.rows[i].kind != "" for i in own])
+    found: Table = {
+        "slices": slice_figures(scored.scores[test], cases.of(own[test])),
+        "pixels": None,
+        "sweep": {},
+    }
+    if scored.maps is not None:
+        chosen = pixel_figures(scored.maps[validation], cases.of(own[validation]))["threshold"]
+        found["pixels"] = pixel_figures(scored.maps[test], cases.of(own[test]), thresholds=chosen)
+    for kind, sweep in study.recipe.sweep.items():
+        for size, contrast in sweep.settings():
+            step = study.rows_where(
+                own, source=source, split="test", kind=kind, size_mm=size, contrast=contrast
+            )
+            if not step.any():
+                continue
+            both = (test & ~sick) | step
+            row: Table = {"auroc": slice_figures(scored.scores[both], cases.of(own[both]))["auroc"]}
+            row["n"] = int(step.sum())
+            if scored.maps is not None:
+                row["dice"] = pixel_figures(scored.maps[step], cases.of(own[step]))["dice"]
+            found["sweep"][f"{kind} {size:g} mm, contrast {contrast:g}"] = row
+    found["calibration"] = _calibration(study, source, scored, test & ~sick)
+    found["shift"] = _shift(study, source, scored, test, sick)
+    found["real"] = _real(study, scored)
+    return found
+
+
+def _calibration(study: Study, source: str, scored: Scored, healthy: np.ndarray) -> Table:
+    """p-values of healthy test slices and people against uniform, calibrated on validation people."""
+    rows = study.cases
+    people = np.array([rows.rows[i].subject for i in scored.rows])
+    own = np.array([study._is(rows.rows[i], source, "validation") for i in scored.rows])
+    fitted = Calibrator().fit(of_people(scored.scores[own], people[own])[0])
+    whole, _ = of_people(scored.scores[healthy], people[healthy])
+    return {
+        "slices": uniformity(scored.p[healthy], people[healthy]),
+        "people": uniformity(fitted.p_values(whole)),
+        "calibrated_on": len(fitted.healthy_),
+    }
+
+
+def _shift(study: Study, source: str, scored: Scored, test: np.ndarray, sick: np.ndarray) -> Table:
+    """Median scores: of healthy people of the source and of others, and of lesions; and the share of a
+    lesion's score that being from elsewhere makes alone."""
+    cases = study.cases
+    full = np.array([cases.rows[i].contrast == 1.0 for i in scored.rows])
+    lesion = _median(scored.scores[test & sick & full])
+    found: Table = {"healthy": _median(scored.scores[test & ~sick]), "lesions": lesion, "elsewhere": {}}
+    elsewhere = {(row.source if row.source != REAL else row.subject) for row in cases.rows} - {source}
+    for name in sorted(elsewhere):
+        those = np.array(
+            [
+                not cases.rows[i].kind and name in (cases.rows[i].source, cases.rows[i].subject)
+                for i in scored.rows
+            ]
+        )
+        if those.any():
+            value = _median(scored.scores[those])
+            share = None if lesion <= 0 else rounded(value / lesion)
+            found["elsewhere"][name] = {"median": value, "share": share, "n": int(those.sum())}
+    return found
+
+
+def _median(values: np.ndarray) -> float:
+    return rounded(float(np.median(values))) if len(values) else float("nan")
+
+
+def _real(study: Study, scored: Scored) -> Table:
+    """Of each real scan: slices and pixels, one person each, so without intervals."""
+    found: Table = {}
+    for name, one in study.recipe.real.items():
+        those = study.rows_where(scored.rows, source=REAL, subject=one.subject)
+        those &= np.array([study.cases.rows[i].facts.modality == one.modality for i in scored.rows])
+        if not those.any():
+            continue
+        some = study.cases.of(scored.rows[those])
+        sick = some.column("kind") != ""
+        row: Table = {"slices": len(sick), "lesioned": int(sick.sum())}
+        row["median_p"] = {
+            "free": _median(scored.p[those][~sick]),
+            "lesioned": _median(scored.p[those][sick]),
+        }
+        row["median_score"] = {
+            "free": _median(scored.scores[those][~sick]),
+            "lesioned": _median(scored.scores[those][sick]),
+        }
+        if sick.any():
+            row["auroc"] = (
+                slice_figures(scored.scores[those], some)["auroc"]["value"] if not sick.all() else None
+            )
+            if scored.maps is not None:
+                pixels = pixel_figures(scored.maps[those], some)
+                row |= {"auprc": pixels["auprc"]["value"], "dice": pixels["dice"]["value"]}
+                row["prevalence"] = pixels["prevalence"]
+        found[name] = row
+    return found

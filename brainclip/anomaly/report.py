@@ -1,0 +1,253 @@
+"""The report of the study: tables, with plain baselines among them, and sheets of maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from atlas.files import write_whole
+from brainclip.anomaly.calibration import SHARE
+from brainclip.anomaly.figures import SENSITIVITY
+from brainclip.anomaly.measured import Table, of_method
+from brainclip.anomaly.methods import BASELINES, DECODER
+from brainclip.anomaly.pictures import sheet
+from brainclip.anomaly.study import REAL, Study
+from brainclip.config import as_dict
+from brainclip.evaluate.figures import Figure
+from brainclip.weights import write_json
+
+SLICES_SHOWN = 3  # of a real scan
+
+
+def write_report(study: Study) -> str:
+    """report.json, report.md and the sheets in the study's folder; which detectors were best, in a line."""
+    tables: Table = {}
+    for source in study.recipe.pairs:
+        tables[source] = {}
+        for name in study.methods:
+            tables[source][name] = of_method(study, source, study.scored(source, name))
+    best = {source: _best(rows) for source, rows in tables.items()}
+    whole = {
+        "recipe": as_dict(study.recipe),
+        "model": study.model.name,
+        "decoder": as_dict(study.healthy) if DECODER in study.methods else None,
+        "sources": tables,
+        "best": best,
+    }
+    sheets = [path for source in tables for path in _sheets(study, source)]
+    write_json(study.folder / "report.json", whole)
+    write_whole(study.folder / "report.md", as_markdown(whole, study, sheets))
+    return "; ".join(
+        f"{source}: slices by {one['slices']}, pixels by {one['pixels']}" for source, one in best.items()
+    )
+
+
+def _best(rows: Table) -> dict[str, str]:
+    slices = max(rows, key=lambda name: rows[name]["slices"]["auroc"]["value"])
+    local = [name for name in rows if rows[name]["pixels"]]
+    pixels = max(local, key=lambda name: rows[name]["pixels"]["auprc"]["value"]) if local else "none"
+    return {"slices": slices, "pixels": pixels}
+
+
+def _sheets(study: Study, source: str) -> list[str]:
+    """PNGs of the real scans compared with a source, and of one simulated lesion of each kind."""
+    told = {name: study.scored(source, name) for name in study.methods}
+    local = [name for name in study.methods if told[name].maps is not None]
+    made = []
+    wanted: dict[str, np.ndarray] = {}
+    any_rows = told[study.methods[0]].rows
+    for name, one in study.recipe.real.items():
+        those = study.rows_where(any_rows, source=REAL, subject=one.subject)
+        those &= np.array([study.cases.rows[i].facts.modality == one.modality for i in any_rows])
+        if those.any():
+            areas = study.cases.masks[any_rows[those]].sum((1, 2))
+            if not areas.any():  # a healthy one: slices through the middle
+                areas = (study.cases.images[any_rows[those]] > 0).sum((1, 2))
+            wanted[name] = np.flatnonzero(those)[np.sort(np.argsort(-areas, kind="stable")[:SLICES_SHOWN])]
+    steps = []
+    for kind, sweep in study.recipe.sweep.items():
+        middle = sweep.sizes[len(sweep.sizes) // 2]
+        those = study.rows_where(
+            any_rows, source=source, split="test", kind=kind, size_mm=middle, contrast=1.0
+        )
+        steps += np.flatnonzero(those)[:2].tolist()
+    wanted[f"simulated lesions in {source}"] = np.array(steps, dtype=int)
+    for name, chosen in wanted.items():
+        if not len(chosen):
+            continue
+        rows, highest = [], []
+        for number in chosen:
+            case = study.cases.rows[any_rows[number]]
+            label = f"{case.facts.modality} {case.facts.plane} {case.facts.position_mm:+.0f} mm"
+            label += f", {case.kind}" if case.kind else ""
+            maps = [told[method].maps[number] for method in local]  # type: ignore[index]
+            image, mask = study.cases.images[any_rows[number]], study.cases.masks[any_rows[number]]
+            rows.append((label, image, mask, maps))
+            highest.append([max(2.0, float(np.percentile(map_, 99.8))) for map_ in maps])
+        file = f"{source} {name}.png".replace(" ", "_")
+        title = f"{name}, compared with {source}. Heat: from the slice's own 99.8th percentile downwards."
+        title += " Subject's left at image left. Lesions of simulated slices are drawn, not acquired."
+        sheet(rows, local, title, highest).save(study.folder / file)
+        made.append(file)
+    return made
+
+
+def as_markdown(whole: Table, study: Study, sheets: list[str]) -> str:
+    """The tables as text."""
+    lines = ["# Detectors of what is not as in healthy people", ""]
+    lines += [
+        f"Model {whole['model']}. Detectors are fitted to training people, scores and maps brought to "
+        "a common scale by healthy validation people, and figures are of test people; 95 % interval over "
+        "people in brackets. Plain baselines are in italics. Simulated lesions are drawn into the slices of "
+        "held-out people; a detector of them is not yet one of disease.",
+    ]
+    if whole["decoder"]:
+        lines += ["", f"Decoder: {whole['decoder']}, chosen on validation people."]
+    for source, rows in whole["sources"].items():
+        lines += ["", f"## Compared with {source}", ""]
+        lines += _main(rows)
+        lines += ["", "### Calibration: p-values of healthy test people", ""]
+        lines += _calibrations(rows)
+        lines += ["", "### Slice AUROC by kind, size and contrast", ""]
+        lines += _sweep(rows, "auroc")
+        lines += ["", "### Best Dice by kind, size and contrast, lesioned slices alone", ""]
+        lines += _sweep(rows, "dice")
+        lines += ["", "### Being from elsewhere", ""]
+        lines += _shifts(rows)
+        if any(row["real"] for row in rows.values()):
+            lines += ["", "### Real scans", ""]
+            lines += _reals(rows)
+    lines += ["", *[f"![{name}]({name})\n" for name in sheets]]
+    return "\n".join(lines) + "\n"
+
+
+def _short(figure: Figure) -> str:
+    """A figure and its interval; n stands below the table."""
+    if figure["value"] is None:
+        return "-"
+    between = "" if figure["low"] is None else f" ({figure['low']:.2f} to {figure['high']:.2f})"
+    return f"{figure['value']:.2f}{between}"
+
+
+def _named(name: str) -> str:
+    return f"*{name}*" if name in BASELINES else name
+
+
+def _rows_of(rows: Table, head: str, cells: Callable[[str, Table], list[str]]) -> list[str]:
+    lines = [head, "|" + "---|" * head.count(" | ") + "---|"]
+    return lines + [f"| {' | '.join([_named(name), *cells(name, row)])} |" for name, row in rows.items()]
+
+
+def _main(rows: Table) -> list[str]:
+    first = next(iter(rows.values()))["slices"]
+    local = next((row["pixels"] for row in rows.values() if row["pixels"]), None)
+    each = first["slices_per_person"]
+
+    def cells(name: str, row: Table) -> list[str]:
+        alarms, pixels = row["slices"]["false_alarms"], row["pixels"]
+        value, low, high = (each * (alarms[key] or 0) for key in ("value", "low", "high"))
+        per_person = f"{value:.1f} ({low:.1f} to {high:.1f})"
+        found = [_short(row["slices"]["auroc"]), _short(row["slices"]["auprc"]), per_person]
+        return found + (
+            [_short(pixels[key]) for key in ("auprc", "dice", "dice_at")] if pixels else ["", "", ""]
+        )
+
+    titles = (
+        "slice AUROC",
+        "slice AUPRC",
+        "false alarms",
+        "pixel AUPRC",
+        "best Dice",
+        "Dice, threshold of validation",
+    )
+    head = f"| detector | {' | '.join(titles)} |"
+    lines = _rows_of(rows, head, cells)
+    chance = f", of pixels {local['prevalence']:.3f}" if local else ""
+    return [
+        *lines,
+        "",
+        f"{first['auroc']['n']} slices of {first['auroc'].get('subjects')} people. By chance: AUPRC of "
+        f"slices {first['prevalence']:.2f}{chance}. False alarms: of {each:g} slices of a healthy person, at "
+        f"the score that finds {SENSITIVITY:.0%} of all lesioned slices of the sweep. Validation's Dice: at "
+        "the threshold that was best in validation people.",
+    ]
+
+
+def _calibrations(rows: Table) -> list[str]:
+    def cells(name: str, row: Table) -> list[str]:
+        slices, people = row["calibration"]["slices"], row["calibration"]["people"]
+        return [
+            f"{slices['ks']:.3f} (p {slices['p']:.2g}, n {slices['n']})",
+            f"{people['ks']:.3f} (p {people['p']:.2g}, n {people['n']})",
+        ]
+
+    on = next(iter(rows.values()))["calibration"]["calibrated_on"]
+    note = (
+        "KS: largest distance from uniform; its p keeps a person's slices together. A person's score: mean "
+        f"of the highest {SHARE:.0%} of the slices; calibrated on {on} validation people, so no p is below "
+        f"1/{on + 1}."
+    )
+    return [*_rows_of(rows, "| detector | KS, slices | KS, people |", cells), "", note]
+
+
+def _sweep(rows: Table, key: str) -> list[str]:
+    names = [name for name in rows if any(key in step for step in rows[name]["sweep"].values())]
+    if not names:
+        return ["No detector here has maps."]
+    lines = [
+        f"| lesion | n | {' | '.join(_named(name) for name in names)} |",
+        "|" + "---|" * (len(names) + 2),
+    ]
+    for step, first in rows[names[0]]["sweep"].items():
+        values = [rows[name]["sweep"][step][key]["value"] for name in names]
+        best = max(value for value in values if value is not None)
+        shown_values = [f"**{value:.2f}**" if value == best else f"{value:.2f}" for value in values]
+        lines.append(f"| {step} | {first['n']} | {' | '.join(shown_values)} |")
+    return lines
+
+
+def _shifts(rows: Table) -> list[str]:
+    names = sorted({name for row in rows.values() for name in row["shift"]["elsewhere"]})
+
+    def cells(name: str, row: Table) -> list[str]:
+        found = row["shift"]
+        others = []
+        for other in names:
+            one = found["elsewhere"].get(other)
+            share = "" if one is None or one["share"] is None else f" ({one['share']:.0%})"
+            others.append("" if one is None else f"{one['median']:.1f}{share}")
+        return [f"{found['healthy']:.1f}", f"{found['lesions']:.1f}", *others]
+
+    counts = [max(row["shift"]["elsewhere"].get(n, {"n": 0})["n"] for row in rows.values()) for n in names]
+    titles = [f"{name}, n {count}" for name, count in zip(names, counts, strict=True)]
+    head = f"| detector | {' | '.join(['own healthy people', 'full contrast lesions', *titles])} |"
+    note = (
+        "Median scores of slices, in deviations from the healthy validation median; in brackets the share of "
+        "the lesions' score that slices without a lesion have because they are from elsewhere (of patients: "
+        "their slices without a lesion)."
+    )
+    return [*_rows_of(rows, head, cells), "", note]
+
+
+def _reals(rows: Table) -> list[str]:
+    lines = ["| scan | detector | slice AUROC | pixel AUPRC | best Dice | median p with, without lesion |"]
+    lines.append("|---|---|---|---|---|---|")
+    scans = list(dict.fromkeys(scan for row in rows.values() for scan in row["real"]))
+    for scan in scans:
+        for name, row in rows.items():
+            one = row["real"].get(scan)
+            if one is None:
+                continue
+            cells = [
+                f"{one[key]:.2f}" if one.get(key) is not None else "" for key in ("auroc", "auprc", "dice")
+            ]
+            p = one["median_p"]
+            told = f"{p['lesioned']:.2f}, {p['free']:.2f}" if one["lesioned"] else f"-, {p['free']:.2f}"
+            lines.append(f"| {scan} | {_named(name)} | {' | '.join(cells)} | {told} |")
+        first = next(row["real"][scan] for row in rows.values() if scan in row["real"])
+        share = f", {first['prevalence']:.1%} of the pixels" if "prevalence" in first else ""
+        lines.append(
+            f"| {scan} | n | {first['lesioned']} of {first['slices']} slices have a lesion{share} | | | |"
+        )
+    return lines
