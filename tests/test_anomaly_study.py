@@ -34,7 +34,8 @@ modalities = {{ toy = ["T1", "T2"] }}
 slices = 6
 most = 40
 choose_on = "toy"
-methods = ["intensity", "cohort z", "conditional Gaussian", "patch latents, Gaussian", "healthy by the decoder"]
+methods = ["intensity", "cohort z", "conditional Gaussian", "patch latents, Gaussian",
+    "healthy by the decoder"]
 [pairs]
 toy = "{folder}/pairs/toy"
 [sweep.tumour]

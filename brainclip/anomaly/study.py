@@ -174,16 +174,19 @@ class Study:
             path.parent.mkdir(parents=True, exist_ok=True)
             kept: dict[str, Any] = {} if maps is None else {"maps": maps.astype(np.float16)}
             partial = path.with_suffix(".part.npz")
-            np.savez_compressed(partial, keys=self._keys(rows), scores=scores, **kept)
+            np.savez_compressed(partial, keys=self._keys[rows], scores=scores, **kept)
             partial.replace(path)
 
     def _path(self, source: str, modality: str, plane: str, name: str) -> Path:
         tail = f"-{digest(as_dict(self.healthy))}" if name == DECODER else ""
         return self.folder / "scores" / f"{source}-{modality}-{plane}-{name.replace(' ', '_')}{tail}.npz"
 
-    def _keys(self, rows: np.ndarray) -> np.ndarray:
+    @cached_property
+    def _keys(self) -> np.ndarray:
         """(N,) what each case is, to find it again in a kept file."""
-        return np.array([digest([str(self.cases.rows[i]), float(self.cases.images[i].sum())]) for i in rows])
+        cases = self.cases
+        told = [replace(row, facts=replace(row.facts, volumes={}, regions={})) for row in cases.rows]
+        return np.array([digest([str(t), float(i.sum())]) for t, i in zip(told, cases.images, strict=True)])
 
     def _known(
         self, source: str, modality: str, plane: str, name: str, rows: np.ndarray
@@ -194,7 +197,7 @@ class Study:
             return None
         with np.load(path) as kept:
             order = {key: number for number, key in enumerate(kept["keys"].tolist())}
-            keys = self._keys(rows).tolist()
+            keys = self._keys[rows].tolist()
             if any(key not in order for key in keys):
                 return None
             chosen = [order[key] for key in keys]
