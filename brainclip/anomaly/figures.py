@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import average_precision_score, roc_auc_score
+from scipy.stats import rankdata
+from sklearn.metrics import average_precision_score
 
 from brainclip.anomaly.cases import Cases
 from brainclip.anomaly.local import BRAIN
@@ -19,6 +20,12 @@ DRAWS = 300
 SENSITIVITY = 0.8
 
 
+def auroc(scores: np.ndarray, cases: Cases) -> Figure:
+    """AUROC of slices with against slices without lesions."""
+    sick = cases.column("kind") != ""
+    return _bootstrap(lambda rows: _auroc(sick[rows], scores[rows]), cases.column("subject"))
+
+
 def slice_figures(scores: np.ndarray, cases: Cases) -> dict[str, Any]:
     """AUROC and AUPRC of slices with against slices without lesions, and what a sensitivity of SENSITIVITY
     costs: the share of healthy slices called abnormal, and how many of them a healthy person has.
@@ -27,7 +34,7 @@ def slice_figures(scores: np.ndarray, cases: Cases) -> dict[str, Any]:
     """
     sick, people = cases.column("kind") != "", cases.column("subject")
     found: dict[str, Any] = {
-        "auroc": _bootstrap(lambda rows: _auroc(sick[rows], scores[rows]), people),
+        "auroc": auroc(scores, cases),
         "auprc": _bootstrap(lambda rows: _auprc(sick[rows], scores[rows]), people),
         "prevalence": rounded(float(sick.mean())),
     }
@@ -110,7 +117,11 @@ def _bootstrap(statistic: Any, people: np.ndarray) -> Figure:
 
 
 def _auroc(sick: np.ndarray, scores: np.ndarray) -> float:
-    return float(roc_auc_score(sick, scores)) if 0 < sick.sum() < len(sick) else float("nan")
+    n = int(sick.sum())
+    if not 0 < n < len(sick):
+        return float("nan")
+    ranks = rankdata(scores)[sick].sum()  # Mann and Whitney 1947; much quicker than a curve
+    return float((ranks - n * (n + 1) / 2) / (n * (len(sick) - n)))
 
 
 def _auprc(sick: np.ndarray, scores: np.ndarray) -> float:

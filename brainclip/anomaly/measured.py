@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from brainclip.anomaly.calibration import Calibrator, of_people, uniformity
-from brainclip.anomaly.figures import pixel_figures, slice_figures
+from brainclip.anomaly.figures import auroc, pixel_figures, slice_figures
 from brainclip.anomaly.study import REAL, Scored, Study
 from brainclip.evaluate.figures import rounded
 
@@ -36,7 +36,7 @@ def of_method(study: Study, source: str, scored: Scored) -> Table:
             if not step.any():
                 continue
             both = (test & ~sick) | step
-            row: Table = {"auroc": slice_figures(scored.scores[both], cases.of(own[both]))["auroc"]}
+            row: Table = {"auroc": auroc(scored.scores[both], cases.of(own[both]))}
             row["n"] = int(step.sum())
             if scored.maps is not None:
                 row["dice"] = pixel_figures(scored.maps[step], cases.of(own[step]))["dice"]
@@ -107,9 +107,7 @@ def _real(study: Study, scored: Scored) -> Table:
             "lesioned": _median(scored.scores[those][sick]),
         }
         if sick.any():
-            row["auroc"] = (
-                slice_figures(scored.scores[those], some)["auroc"]["value"] if not sick.all() else None
-            )
+            row["auroc"] = auroc(scored.scores[those], some)["value"] if not sick.all() else None
             if scored.maps is not None:
                 pixels = pixel_figures(scored.maps[those], some)
                 row |= {"auprc": pixels["auprc"]["value"], "dice": pixels["dice"]["value"]}
