@@ -217,7 +217,13 @@ class Study:
             table = {"asked": asked, "found": {}}
         modality = recipe.modalities[recipe.choose_on][0]
         rows = self.of_unit(recipe.choose_on, modality, "axial")
-        rows = np.array([i for i in rows if self.cases.rows[i].split == "validation"])[::CHOOSING]
+        own = [i for i in rows if self.cases.rows[i].split == "validation"]
+        lesioned = [i for i in own if self.cases.rows[i].kind][::CHOOSING]
+        if not lesioned:
+            raise RecipeError(
+                "no lesioned axial slices of validation people to choose the decoder's settings on"
+            )
+        rows = np.array(lesioned + [i for i in own if not self.cases.rows[i].kind][::CHOOSING])
         for name, one in recipe.candidate.items():
             if name not in table["found"]:
                 some, data = self.cases.of(rows), self.data(recipe.choose_on, "train")
