@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from toy_pairs import write_toy_pairs
 
+from atlas.slices import MODALITIES
 from brainclip.anomaly.cases import Sweep, make_cases, together
 from brainclip.data import PairDataset
 
@@ -17,7 +18,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> PairDataset:
 
 def test_cases_have_each_persons_slices_and_every_step_with_a_mask(data: PairDataset) -> None:
     sweep = {"tumour": Sweep((40.0, 60.0), (0.5,)), "atrophy": Sweep((8.0,))}
-    some = make_cases(data, "toy", sweep, slices=4, people=2, seed=0)
+    some = make_cases(data, "toy", sweep, modalities=MODALITIES, slices=4, people=2, seed=0)
     assert sorted(set(some.column("subject"))) == ["test00", "test01"]
     healthy = some.of(some.column("kind") == "")
     assert len(healthy.rows) == 8 and not healthy.masks.any()
@@ -32,7 +33,7 @@ def test_cases_have_each_persons_slices_and_every_step_with_a_mask(data: PairDat
             if (case.subject, case.facts) == (row.subject, row.facts)
         ]
         assert len(own) == 1 and not np.array_equal(own[0], image)
-    again = make_cases(data, "toy", sweep, slices=4, people=2, seed=0)
+    again = make_cases(data, "toy", sweep, modalities=MODALITIES, slices=4, people=2, seed=0)
     assert again.rows == some.rows and np.array_equal(again.images, some.images)
     assert len(together([some, again]).rows) == 2 * len(some.rows)
     assert some.covariates.shape == (len(some.rows), 3)

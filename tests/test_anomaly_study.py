@@ -31,7 +31,7 @@ RECIPE = """
 folder = "{folder}/study"
 model = "{folder}/model"
 modalities = {{ toy = ["T1", "T2"] }}
-slices = 6
+slices = 12
 most = 40
 choose_on = "toy"
 methods = ["intensity", "cohort z", "conditional Gaussian", "patch latents, Gaussian",
@@ -59,7 +59,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     toy_run(folder)
     for path in sorted((folder / "pairs" / "toy").glob("*.json*")):
         path.unlink()
-    write_toy_pairs(folder / "pairs" / "toy", subjects=(12, 9, 4))
+    write_toy_pairs(folder / "pairs" / "toy", subjects=(12, 14, 4))
     (folder / "anomaly.toml").write_text(RECIPE.format(folder=folder.as_posix()))
     return folder
 
@@ -94,7 +94,7 @@ def test_study_writes_tables_chooses_on_validation_and_goes_on_where_it_was(
     for name, row in found.items():
         assert 0 <= row["slices"]["auroc"]["value"] <= 1 and row["slices"]["auroc"]["subjects"] == 4
         assert (row["pixels"] is None) == (name == "conditional Gaussian")
-        assert row["calibration"]["calibrated_on"] == 9
+        assert row["calibration"]["calibrated_on"] == 14
     assert found["cohort z"]["pixels"]["auprc"]["value"] > found["cohort z"]["pixels"]["prevalence"]
     choice = json.loads((run / "study" / "choice.json").read_text())["found"]
     best = max(choice, key=lambda name: choice[name]["auprc"]["value"])

@@ -83,10 +83,18 @@ def together(parts: Sequence[Cases]) -> Cases:
 
 
 def make_cases(
-    data: PairDataset, source: str, sweep: dict[str, Sweep], *, slices: int, people: int, seed: int
+    data: PairDataset,
+    source: str,
+    sweep: dict[str, Sweep],
+    *,
+    modalities: Sequence[str],
+    slices: int,
+    people: int,
+    seed: int,
 ) -> Cases:
-    """`slices` healthy slices of each of the first `people` (0: all), and a lesioned slice for every step of
-    the sweep, drawn into one of them; the same for equal arguments. All planes and contrasts take turns.
+    """`slices` healthy slices of these contrasts of each of the first `people` (0: all), and a lesioned slice
+    for every step of the sweep, drawn into one of them; the same for equal arguments. Planes and contrasts
+    take turns.
     """
     geometry = Geometry(data.size, float(data.geometry["spacing_mm"]))
     names = sorted({pair.subject for pair in data.pairs})
@@ -94,7 +102,7 @@ def make_cases(
     rows: list[Case] = []
     images, masks = [], []
     for number, name in enumerate(names):
-        chosen = _healthy_slices(data, name, slices, seed + number)
+        chosen = _healthy_slices(data, name, modalities, slices, seed + number)
         healthy = data.images(chosen)[:, 0].numpy()
         for image, index in zip(healthy, chosen, strict=True):
             rows.append(Case(source, data.split, name, data.pairs[index].facts))
@@ -116,10 +124,12 @@ def make_cases(
     return Cases(tuple(rows), np.stack(images), np.stack(masks))
 
 
-def _healthy_slices(data: PairDataset, name: str, count: int, seed: int) -> np.ndarray:
+def _healthy_slices(
+    data: PairDataset, name: str, modalities: Sequence[str], count: int, seed: int
+) -> np.ndarray:
     """Row numbers of slices of a person, planes and contrasts in turn, at random within BETWEEN."""
     generator = np.random.default_rng(seed)
-    own = [i for i, pair in enumerate(data.pairs) if pair.subject == name]
+    own = [i for i, p in enumerate(data.pairs) if p.subject == name and p.facts.modality in modalities]
     kinds: dict[tuple[str, str], list[int]] = {}
     for i in own:
         facts = data.pairs[i].facts

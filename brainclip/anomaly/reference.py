@@ -34,6 +34,7 @@ KINDS: dict[str, tuple[str, type[Detector]]] = {  # name -> what it looks at, an
     "conditional Gaussian": ("embedding", ConditionalGaussian),
 }
 HALF = ("mean_", "deviation_")  # arrays that half precision is enough for
+NUMBERS = {"side_": int, "n_features_in_": int, "offset_": float, "log_scale_": float}
 EVERY_MM = 4.5  # of a reference's CohortZ, which is most of it
 
 
@@ -170,8 +171,6 @@ def _read(kind: type[Detector], name: str, stem: Path) -> Detector:
     detector = kind(**json.loads(header["settings"]))
     for key, value in read_weights(path).items():
         array = value.numpy()
-        whole = key in ("side_", "n_features_in_")
-        found: Any = int(array) if whole else float(array) if array.ndim == 0 else array
-        found = array.astype(np.float32) if key in HALF else found
-        setattr(detector, key, found)
+        found: Any = array.astype(np.float32) if key in HALF else array
+        setattr(detector, key, NUMBERS[key](array.item()) if key in NUMBERS else found)
     return detector

@@ -81,6 +81,7 @@ class Study:
                 self.data(source, split),
                 source,
                 recipe.sweep,
+                modalities=recipe.modalities[source],
                 slices=recipe.slices,
                 people=recipe.people,
                 seed=recipe.seed,
