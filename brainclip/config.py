@@ -247,6 +247,20 @@ class JudgeRecipe(TrainingRecipe):
 
 
 @dataclass(frozen=True)
+class SegmenterRecipe(TrainingRecipe):
+    """The evaluation's segmenter of tissues, trained on the tables in `mix`; none when that is empty.
+
+    labels: pairs table -> how the ids of its masks are named (atlas/tables/tissues.tsv), where masks are
+    label maps; tables of simulated people have true labels. people: of each table, at most, to train on.
+    """
+
+    mix: dict[str, float] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    people: int = 40
+    channels: tuple[int, ...] = (16, 32, 64, 96)
+
+
+@dataclass(frozen=True)
 class EvaluateRecipe:
     """What the evaluation takes besides the model: weight files of Inception v3 for further features."""
 
@@ -273,6 +287,7 @@ class Recipe:
     adapter: dict[str, AdapterRecipe] = field(default_factory=dict)
     inversion: dict[str, InversionRecipe] = field(default_factory=dict)
     judge: JudgeRecipe = field(default_factory=JudgeRecipe)
+    segmenter: SegmenterRecipe = field(default_factory=SegmenterRecipe)
     pixel: PixelRecipe = field(default_factory=PixelRecipe)
     evaluate: EvaluateRecipe = field(default_factory=EvaluateRecipe)
 

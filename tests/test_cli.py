@@ -25,6 +25,7 @@ VERBS = (
     "qc",
     "agreement",
     "ablation",
+    "anatomy",
     "degradation",
     "memorisation",
     "downstream",

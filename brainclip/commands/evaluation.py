@@ -24,6 +24,17 @@ def add_verbs(verb: AddVerb) -> None:
     )
     add_overrides(evaluate_verb)
 
+    anatomy_verb = verb(
+        "anatomy", anatomy, "train the segmenter and compare tissues, ageing and outlines of pictures"
+    )
+    add_recipe(anatomy_verb, "recipes/mini_age.toml")
+    anatomy_verb.add_argument(
+        "--model", default="", help="name or folder; default: model/ in the recipe's folder"
+    )
+    anatomy_verb.add_argument(
+        "--split", choices=("validation", "test"), default="test", help="held-out subjects (test)"
+    )
+
     degradation_verb = verb(
         "degradation",
         degradation,
@@ -111,6 +122,14 @@ def evaluate(asked: argparse.Namespace) -> str:
         prompts=asked.prompts,
         split=asked.split,
         dry_run=asked.dry_run,
+    )
+
+
+def anatomy(asked: argparse.Namespace) -> str:
+    from brainclip.evaluate.anatomy import run_anatomy
+
+    return run_anatomy(
+        asked.recipe, asked.overrides, split=asked.split, model=asked.model, dry_run=asked.dry_run
     )
 
 

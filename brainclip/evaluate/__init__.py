@@ -47,6 +47,8 @@ def evaluate(
         from brainclip.evaluate.radiomics import check_radiomics
 
         check_radiomics()
+    if recipe.segmenter.mix:
+        check_stage(recipe, "segmenter")
     folder = Path(out) if out is not None else Path(recipe.folder) / "evaluate"
     if dry_run:
         judge = json.dumps(as_dict(recipe.judge))
@@ -57,6 +59,7 @@ def evaluate(
 def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str, timed: bool) -> str:
     from brainclip.data import PairDataset, training_data
     from brainclip.evaluate.adherence import adherence, compare_adapters, judge_scores, seeds_of
+    from brainclip.evaluate.anatomy import anatomy
     from brainclip.evaluate.embeddings import embeddings
     from brainclip.evaluate.features import FILES, FeatureFolder, extractors
     from brainclip.evaluate.judge import Judge, train_judge
@@ -143,6 +146,10 @@ def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str, timed: boo
         "embeddings": part("embeddings", [made_by, data.hash, split, recipe.prior.mix], embedded),
         "reconstruction": part("reconstruction", [made_by, data.hash, split], reconstructed),
     }
+    if recipe.segmenter.mix:
+        labelled = PairDataset([recipe.pairs_folder(name) for name in recipe.segmenter.mix], split)
+        inputs = [made_by, labelled.hash, split, as_dict(recipe.segmenter)]
+        report["anatomy"] = part("anatomy", inputs, lambda: anatomy(model, recipe, labelled, folder))
     if timed:
         report["timing"] = part("timing", [made_by], lambda: timing(model))
     _sheets(model, recipe, data, report["adherence"]["records"], folder)

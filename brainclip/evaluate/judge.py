@@ -194,17 +194,22 @@ def augment(images: Tensor, generator: np.random.Generator) -> Tensor:
     rows = []
     for image in images:
         shift = generator.integers(-2, 3, size=2).tolist()
-        image = torch.roll(image, shift, dims=(1, 2)) ** float(np.exp(generator.uniform(-0.22, 0.22)))
-        width = generator.uniform(0, 1)
-        if generator.random() < 0.5:
-            kernel = torch.exp(-0.5 * (torch.arange(-2, 3) / max(width, 0.1)) ** 2)
-            kernel = (kernel / kernel.sum()).to(image.dtype)
-            image = functional.conv2d(image[None], kernel[None, None, :, None], padding=(2, 0))
-            image = functional.conv2d(image, kernel[None, None, None, :], padding=(0, 2))[0]
-        strength = generator.uniform(0, 0.04) * (generator.random() < 0.5)
-        noise = torch.from_numpy(generator.standard_normal(tuple(image.shape), dtype=np.float32))
-        rows.append((image + float(strength) * noise).clamp(0, 1))
+        rows.append(regrey(torch.roll(image, shift, dims=(1, 2)), generator))
     return torch.stack(rows)
+
+
+def regrey(image: Tensor, generator: np.random.Generator) -> Tensor:
+    """An image (1, H, W) with gamma 0.8 to 1.25, by chance blurred and noisy."""
+    image = image ** float(np.exp(generator.uniform(-0.22, 0.22)))
+    width = generator.uniform(0, 1)
+    if generator.random() < 0.5:
+        kernel = torch.exp(-0.5 * (torch.arange(-2, 3) / max(width, 0.1)) ** 2)
+        kernel = (kernel / kernel.sum()).to(image.dtype)
+        image = functional.conv2d(image[None], kernel[None, None, :, None], padding=(2, 0))
+        image = functional.conv2d(image, kernel[None, None, None, :], padding=(0, 2))[0]
+    strength = generator.uniform(0, 0.04) * (generator.random() < 0.5)
+    noise = torch.from_numpy(generator.standard_normal(tuple(image.shape), dtype=np.float32))
+    return (image + float(strength) * noise).clamp(0, 1)
 
 
 def train_judge(recipe: Recipe) -> dict[str, float]:

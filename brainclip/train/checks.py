@@ -52,6 +52,7 @@ def check_stage(
             "decoder": check_decoder,
             "pixel": check_pixel,
             "judge": check_judge,
+            "segmenter": check_segmenter,
         }
         own[stage](recipe)
 
@@ -232,6 +233,24 @@ def check_prior(recipe: Recipe) -> None:
         raise RecipeError(
             f"prior.sampling_steps = {stage.sampling_steps}: at most the prior.timesteps = {stage.timesteps}"
         )
+
+
+def check_segmenter(recipe: Recipe) -> None:
+    """RecipeError for widths that the slices are too small for, and labels that nothing is known of."""
+    from atlas.reference import label_tables
+
+    stage = recipe.segmenter
+    if len(stage.channels) < 2 or recipe.size % 2 ** (len(stage.channels) - 1):
+        raise RecipeError(
+            f"segmenter.channels = {list(stage.channels)}: give two or more, and each after the first halves "
+            f"the {recipe.size} pixels of a slice"
+        )
+    for name, table in stage.labels.items():
+        if name not in stage.mix or table not in label_tables():
+            raise RecipeError(
+                f"segmenter.labels = {stage.labels}: give pairs tables of its mix "
+                f"({', '.join(stage.mix)}), each with one of {', '.join(label_tables())}"
+            )
 
 
 def check_judge(recipe: Recipe) -> None:

@@ -19,7 +19,7 @@ FROM_0 = {
     *("age", "noise", "min_snr", "offset_noise", "text_rate"),
 }
 FROM_1 = {
-    *("subjects", "workers", "batch", "save_every", "sampling_steps", "timesteps", "candidates"),
+    *("subjects", "people", "workers", "batch", "save_every", "sampling_steps", "timesteps", "candidates"),
     *("rank", "alpha", "tokens", "vectors", "layers", "heads", "head_width", "groups", "width", "image_size"),
     *("embedding", "patch", "vision_width", "vision_layers", "text_width", "text_layers"),
     *("latents", "widths", "crop", "basis_slices", "channels", "expected_width"),

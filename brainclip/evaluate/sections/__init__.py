@@ -12,6 +12,7 @@ from typing import Any
 from brainclip.evaluate.page import Section
 from brainclip.evaluate.sections import (
     adherence,
+    anatomy,
     autoencoder,
     clip,
     confusion,
@@ -32,6 +33,7 @@ SECTIONS: tuple[Callable[[dict[str, Any]], Section | None], ...] = (
     memorisation.section,
     grey.section,
     texture.section,
+    anatomy.section,
     clip.section,
     prior.section,
     autoencoder.section,
