@@ -12,8 +12,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from brainclip.embedding.embedded import Embedded, embed, embed_image, embed_text
     from brainclip.errors import BrainclipError
-    from brainclip.model import BrainCLIP, embed_image, embed_text, generate, load
+    from brainclip.model import BrainCLIP, generate, load
     from brainclip.moving.changes import edit, interpolate, trajectory, vary
     from brainclip.moving.markers import mark
     from brainclip.moving.redraw import inpaint, redraw
@@ -25,10 +26,12 @@ __version__ = "0.1.0"
 _PLACES = {
     "BrainCLIP": "brainclip.model",
     "BrainclipError": "brainclip.errors",
+    "Embedded": "brainclip.embedding.embedded",
     "Picture": "brainclip.picture",
     "edit": "brainclip.moving.changes",
-    "embed_image": "brainclip.model",
-    "embed_text": "brainclip.model",
+    "embed": "brainclip.embedding.embedded",
+    "embed_image": "brainclip.embedding.embedded",
+    "embed_text": "brainclip.embedding.embedded",
     "generate": "brainclip.model",
     "inpaint": "brainclip.moving.redraw",
     "interpolate": "brainclip.moving.changes",
@@ -43,9 +46,11 @@ _PLACES = {
 __all__ = [
     "BrainCLIP",
     "BrainclipError",
+    "Embedded",
     "Picture",
     "__version__",
     "edit",
+    "embed",
     "embed_image",
     "embed_text",
     "generate",

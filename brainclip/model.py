@@ -84,21 +84,14 @@ class BrainCLIP:
         """Embeddings (B, D) float32, unit length, of slices prepared as the training data is.
 
         images: one or a list of: path of a PNG or one-slice NIfTI in MNI space; array (H, W) in [0, 1];
-        Picture.
+        Picture. Volumes and folders: brainclip.embedding.
         """
-        import torch
+        from brainclip.encode import encode_images
 
-        images = (
-            [images]
-            if isinstance(images, str | Path | Picture) or getattr(images, "ndim", 0) == 2
-            else images
-        )
+        single = isinstance(images, str | Path | Picture) or getattr(images, "ndim", 0) == 2
         spacing = float(self.card["spacing_mm"])
-        pixels = [as_pixels(image, self.size, spacing) for image in images]
-        batch = torch.from_numpy(np.stack(pixels))[:, None]
-        with torch.inference_mode():
-            parts = [self.clip.encode_image(batch[i : i + 64]) for i in range(0, len(batch), 64)]
-        return torch.cat(parts)
+        pixels = (as_pixels(image, self.size, spacing) for image in ([images] if single else images))
+        return encode_images(self.clip, pixels)
 
     def generate(
         self,
@@ -371,13 +364,3 @@ def generate(
         candidates=candidates,
     )
     return pictures[0] if isinstance(prompts, str) and n == 1 else pictures
-
-
-def embed_text(texts: str | Sequence[str], *, model: str | Path = "mini") -> torch.Tensor:
-    """Embeddings (B, D) of texts; see BrainCLIP.embed_text."""
-    return load(model).embed_text(texts)
-
-
-def embed_image(images: Any, *, model: str | Path = "mini") -> torch.Tensor:
-    """Embeddings (B, D) of slices; see BrainCLIP.embed_image."""
-    return load(model).embed_image(images)

@@ -14,8 +14,9 @@ from atlas.facts import Facts, levels
 from atlas.prompt import read_prompt
 from brainclip.clip import Clip, new_clip, train_tokenizer
 from brainclip.data import PairDataset
+from brainclip.embedding.classes import BANDS, WORDS, chosen, meanings
 from brainclip.evaluate import zero_shot as module
-from brainclip.evaluate.zero_shot import AGES, BANDS, WORDS, chosen, meanings, zero_shot
+from brainclip.evaluate.zero_shot import AGES, ASKED, zero_shot
 
 
 @pytest.fixture
@@ -27,7 +28,8 @@ def data(tmp_path: Path) -> PairDataset:
 def direction(facts: Facts) -> torch.Tensor:
     """A unit vector that shows plane, contrast, level, sex and age, each in dimensions of its own."""
     rows = []
-    for name, words in WORDS.items():
+    for name in ASKED:
+        words = WORDS[name]
         value = facts.known.get("sex") if name == "sex" else getattr(facts, name)
         rows.append(torch.tensor([float(value == word) for word in words]))
     names = [level.name for rows_of_plane in levels().values() for level in rows_of_plane]
@@ -62,7 +64,7 @@ def test_planted_embeddings_are_read_without_a_mistake(
         lambda clip, data, rows: torch.stack([direction(data.pairs[i].facts) for i in rows]),
     )
     figures = zero_shot(Planted(), data)["a"]
-    assert {name: figures[name]["value"] for name in WORDS} == dict.fromkeys(WORDS, 1.0)
+    assert {name: figures[name]["value"] for name in ASKED} == dict.fromkeys(ASKED, 1.0)
     assert figures["age_order"]["value"] > 0.95
     assert figures["age_error"]["value"] <= 2.5  # the ages asked for are five years apart
     assert figures["age_band"]["value"] == 1.0  # 40 years are middle-aged, 62 still
@@ -90,7 +92,7 @@ def test_untrained_clip_gives_finite_figures_and_unit_meanings(data: PairDataset
     said = meanings(clip, [{"plane": "axial", "age": age} for age in AGES])
     assert torch.allclose(said.norm(dim=1), torch.ones(len(AGES)), atol=1e-5)
     figures = zero_shot(clip, data)["a"]
-    assert all(0 <= figures[name]["value"] <= 1 for name in (*WORDS, "age_band"))
+    assert all(0 <= figures[name]["value"] <= 1 for name in (*ASKED, "age_band"))
 
 
 def test_each_slice_gets_its_own_candidates() -> None:

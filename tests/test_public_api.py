@@ -9,16 +9,30 @@ from conftest import ROOT
 import atlas
 import brainclip
 
-HEAVY = ["ants", "diffusers", "nilearn", "open_clip", "pandas", "peft", "scipy", "torch", "transformers"]
+HEAVY = [
+    "ants",
+    "diffusers",
+    "nilearn",
+    "sklearn",
+    "open_clip",
+    "pandas",
+    "peft",
+    "pyarrow",
+    "scipy",
+    "torch",
+    "transformers",
+]
 
 
 def test_public_names_are_these_and_no_others() -> None:
     assert sorted(brainclip.__all__) == [
         "BrainCLIP",
         "BrainclipError",
+        "Embedded",
         "Picture",
         "__version__",
         "edit",
+        "embed",
         "embed_image",
         "embed_text",
         "generate",

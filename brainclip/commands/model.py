@@ -11,7 +11,6 @@ from brainclip.commands.arguments import AddVerb, at_least_one
 from brainclip.errors import BrainclipError
 
 FORMS = ("diffusers", "kohya")  # of brainclip.lora_files
-SLICE_FILES = (".png", ".nii", ".nii.gz")
 
 
 def add_verbs(verb: AddVerb) -> None:
@@ -39,15 +38,6 @@ def add_verbs(verb: AddVerb) -> None:
         help="embeddings drawn for a picture, the nearest to the text decoded; default: the model's own",
     )
     generate_verb.add_argument("--model", default="mini", help="mini, a model folder or a hub id (mini)")
-
-    embed_verb = verb("embed", embed, "embed texts and slices")
-    embed_verb.add_argument(
-        "inputs", nargs="+", metavar="TEXT|FILE", help="a file is a .png, .nii or .nii.gz slice"
-    )
-    embed_verb.add_argument(
-        "--out", type=Path, required=True, help="x.npz with arrays embeddings (B, D), inputs and kinds (B,)"
-    )
-    embed_verb.add_argument("--model", default="mini", help="mini, a model folder or a hub id (mini)")
 
     merge_verb = verb("merge", merge, "write a copy of a model with adapters merged into its decoder")
     merge_verb.add_argument("model", metavar="MODEL", help="mini, a model folder or a hub id")
@@ -95,40 +85,6 @@ def generate(asked: argparse.Namespace) -> str:
         picture.save(name)
     places = sorted({f"{picture.plane} {picture.position_mm:+.0f} mm" for picture in pictures})
     return f"generate: {listed(names)} ({', '.join(places)}; synthetic, {model.name}, seed {asked.seed})"
-
-
-def embed(asked: argparse.Namespace) -> str:
-    kinds = ["image" if text.endswith(SLICE_FILES) else "text" for text in asked.inputs]
-    if asked.out.suffix != ".npz":
-        raise BrainclipError(f"--out {asked.out}: embeddings are saved as .npz")
-    for text, kind in zip(asked.inputs, kinds, strict=True):
-        if kind == "image" and not Path(text).is_file():
-            raise BrainclipError(f"{text}: no such file")
-    from brainclip.model import load
-
-    model = load(asked.model)
-    counts = f"{kinds.count('text')} texts and {kinds.count('image')} slices"
-    if asked.dry_run:
-        return f"embed: would embed {counts} with {model.name} into {asked.out}"
-    import numpy as np
-
-    texts = [text for text, kind in zip(asked.inputs, kinds, strict=True) if kind == "text"]
-    images = [text for text, kind in zip(asked.inputs, kinds, strict=True) if kind == "image"]
-    of_texts = iter(model.embed_text(texts).numpy() if texts else ())
-    of_images = iter(model.embed_image(images).numpy() if images else ())
-    rows = np.stack([next(of_texts if kind == "text" else of_images) for kind in kinds])
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = asked.out.with_name(f".{asked.out.name}.tmp")
-    with unfinished.open("wb") as file:
-        np.savez(
-            file,
-            embeddings=rows,
-            inputs=np.array(asked.inputs),
-            kinds=np.array(kinds),
-            model=np.array(model.name),
-        )
-    unfinished.replace(asked.out)
-    return f"embed: {asked.out} ({counts}, {rows.shape[1]} numbers each, {model.name})"
 
 
 def merge(asked: argparse.Namespace) -> str:

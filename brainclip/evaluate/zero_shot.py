@@ -2,59 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from atlas.caption import Facts, restate
-from atlas.facts import age_band, levels
-from atlas.slices import MODALITIES, PLANES
+from atlas.facts import Facts, age_band
 from brainclip.clip import Clip
 from brainclip.data import PairDataset
+from brainclip.embedding.classes import BANDS, chosen, words
 from brainclip.evaluate.figures import Figure, average, proportion, spearman
 from brainclip.evaluate.prompts import VENTRICLES_MM
 from brainclip.train.clip import embed_all
 
 SEED = 13
 POOL = 2000
-WORDINGS = 8  # captions of one meaning, whose embeddings are averaged (Radford et al. 2021)
 AGES = tuple(range(20, 91, 5))
-BANDS = ("young", "middle-aged", "elderly")
-
-WORDS: dict[str, Sequence[str]] = {
-    "plane": PLANES,
-    "modality": MODALITIES,
-    "level": (),  # those of the slice's plane
-    "sex": ("female", "male"),
-}
-
-Choose = Callable[[Facts], Sequence[Mapping[str, Any]]]
-
-
-@torch.no_grad()
-def meanings(clip: Clip, mentioned: Sequence[Mapping[str, Any]]) -> Tensor:
-    """(M, D) unit length: the mean embedding of WORDINGS captions that state the same."""
-    texts = [restate(stated, seed=seed).text for stated in mentioned for seed in range(WORDINGS)]
-    tokens = clip.tokenize(texts)
-    parts = [clip.encode_text(tokens[i : i + 256])[0] for i in range(0, len(tokens), 256)]
-    return functional.normalize(torch.cat(parts).unflatten(0, (-1, WORDINGS)).mean(1), dim=1)
-
-
-def chosen(clip: Clip, image: Tensor, facts: Sequence[Facts], candidates: Choose) -> np.ndarray:
-    """(N,) index of the candidate caption closest to each slice; image: (N, D) embeddings of the slices."""
-    known: dict[str, Tensor] = {}
-    picked = []
-    for row, fact in zip(image, facts, strict=True):
-        options = candidates(fact)
-        key = repr(options)
-        if key not in known:
-            known[key] = meanings(clip, options)
-        picked.append(int((known[key] @ row).argmax()))
-    return np.array(picked, dtype=int)
+ASKED = ("plane", "modality", "level", "sex")
 
 
 def zero_shot(clip: Clip, data: PairDataset) -> dict[str, dict[str, Figure]]:
@@ -73,7 +39,7 @@ def _words(clip: Clip, data: PairDataset, rows: np.ndarray) -> dict[str, Figure]
     image, facts = embed_all(clip, data, rows), _facts(data, rows)
     subjects = np.array([data.pairs[i].subject for i in rows])
     figures = {}
-    for name in WORDS:
+    for name in ASKED:
         true = [fact.known.get(name) if name == "sex" else getattr(fact, name) for fact in facts]
         known = np.flatnonzero([value is not None for value in true])
         said = _said(clip, image[torch.from_numpy(known)], [facts[k] for k in known], name)
@@ -84,14 +50,10 @@ def _words(clip: Clip, data: PairDataset, rows: np.ndarray) -> dict[str, Figure]
 
 def _said(clip: Clip, image: Tensor, facts: Sequence[Facts], name: str) -> list[str]:
     """CLIP's word for the fact `name` of each slice."""
-
-    def words(fact: Facts) -> Sequence[str]:
-        return WORDS[name] or [level.name for level in levels()[str(fact.plane)]]
-
     picked = chosen(
-        clip, image, facts, lambda fact: [{"plane": fact.plane, name: word} for word in words(fact)]
+        clip, image, facts, lambda fact: [{"plane": fact.plane, name: word} for word in words(name, fact)]
     )
-    return [words(fact)[k] for fact, k in zip(facts, picked, strict=True)]
+    return [words(name, fact)[k] for fact, k in zip(facts, picked, strict=True)]
 
 
 def _ages(clip: Clip, data: PairDataset, rows: np.ndarray) -> dict[str, Figure]:

@@ -1,0 +1,346 @@
+"""Verbs: the embedding space as an instrument."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from brainclip.commands.arguments import AddVerb, above_zero, add_recipe, at_least_one
+from brainclip.errors import BrainclipError, PromptError
+
+if TYPE_CHECKING:
+    from brainclip.embedding.index import Hit
+
+FILES = (".png", ".nii", ".nii.gz")
+CONTRASTS = ("T1", "T2", "PD", "FLAIR")
+SPLITS = ("train", "validation", "test")
+STRIPPERS = ("network", "mri_synthstrip", "hd-bet")
+SHOWN = 3  # hits named on the line of result
+
+
+def add_verbs(verb: AddVerb) -> None:
+    embed_verb = verb("embed", embed, "embed texts, slices and volumes, or a whole folder of scans or pairs")
+    embed_verb.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="TEXT|FILE|FOLDER",
+        help="a file is a .png or NIfTI slice, or a NIfTI volume",
+    )
+    embed_verb.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="x.npz of texts and files: embeddings (B, D), inputs, kinds, planes, positions_mm (B,); "
+        "x.parquet of a folder, a row for each slice",
+    )
+    embed_verb.add_argument(
+        "--source", default="folder", help="layout of a folder of scans, as for `brainclip pairs` (folder)"
+    )
+    embed_verb.add_argument("--masks", type=Path, metavar="DIR", help="brain masks beside a folder of scans")
+    embed_verb.add_argument(
+        "--split", nargs="+", choices=SPLITS, default=[], help="of a folder of pairs; default: all"
+    )
+    embed_verb.add_argument("--limit", type=at_least_one, metavar="N", help="only the first N visits")
+    embed_verb.add_argument(
+        "--workers", type=at_least_one, default=1, help="processes that prepare scans (1)"
+    )
+    _add_input(embed_verb)
+
+    index_verb = verb("index", index, "make a searchable index of embedded slices")
+    index_verb.add_argument(
+        "input",
+        type=Path,
+        metavar="X.parquet|PAIRS",
+        help="that `brainclip embed` made, or a folder of pairs",
+    )
+    index_verb.add_argument("--out", type=Path, required=True, metavar="INDEX", help="folder to write")
+    index_verb.add_argument("--split", nargs="+", choices=SPLITS, default=[], help="of pairs; default: all")
+    index_verb.add_argument("--captions", action="store_true", help="embed the captions, too")
+    index_verb.add_argument(
+        "--faiss", action="store_true", help="an inverted file as well, for millions of slices; not exact"
+    )
+    _add_model(index_verb)
+
+    search_verb = verb("search", search, "find the slices of an index nearest to a sentence or to a slice")
+    search_verb.add_argument("query", metavar="TEXT|FILE", help="a sentence, or a slice")
+    search_verb.add_argument("--index", type=Path, required=True, metavar="INDEX")
+    search_verb.add_argument("--k", type=at_least_one, default=10, help="results (10)")
+    search_verb.add_argument(
+        "--strict",
+        action="store_true",
+        help="only slices whose known facts agree with the sentence: plane, contrast, level, sex, age, sizes",
+    )
+    search_verb.add_argument("--once", action="store_true", help="only the nearest slice of each person")
+    search_verb.add_argument("--captions", action="store_true", help="find captions of the index instead")
+    search_verb.add_argument("--out", type=Path, help="x.csv: all results; x.png: the slices found")
+    _add_model(search_verb)
+    search_verb.add_argument("--contrast", choices=CONTRASTS, help="of a slice, where it is known")
+
+    caption_verb = verb("caption", caption, "say what a slice shows, and how sure that is")
+    caption_verb.add_argument("input", metavar="FILE", help="a .png or NIfTI slice")
+    caption_verb.add_argument(
+        "--index", type=Path, metavar="INDEX", help="let its nearest slices vote, in place of captions"
+    )
+    caption_verb.add_argument("--out", type=Path, metavar="X.json", help="every fact with its confidence")
+    _add_model(caption_verb)
+
+    report_verb = verb(
+        "embed-report",
+        embed_report,
+        "measure classes, search, captions, brain age and speed on held-out people",
+    )
+    add_recipe(report_verb, "recipes/embedding.toml")
+
+
+def _add_model(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--model", default="mini", help="mini, a model folder or a hub id (mini)")
+
+
+def _add_input(verb: argparse.ArgumentParser) -> None:
+    """What says how files are read."""
+    _add_model(verb)
+    verb.add_argument("--contrast", choices=CONTRASTS, help="of files whose name does not say it")
+    verb.add_argument(
+        "--every", type=above_zero, default=6.0, metavar="MM", help="distance of a volume's slices (6.0)"
+    )
+    verb.add_argument(
+        "--strip", choices=STRIPPERS, default="network", help="brain extraction of whole heads (network)"
+    )
+    verb.add_argument("--device", help="such as cuda; default: cpu")
+
+
+def embed(asked: argparse.Namespace) -> str:
+    if len(asked.inputs) == 1 and Path(asked.inputs[0]).is_dir():
+        return _embed_folder(asked)
+    if asked.out.suffix != ".npz":
+        raise BrainclipError(
+            f"--out {asked.out}: embeddings are saved as .npz, those of a folder as .parquet"
+        )
+    kinds = ["file" if text.lower().endswith(FILES) else "text" for text in asked.inputs]
+    for text, kind in zip(asked.inputs, kinds, strict=True):
+        if kind == "file" and not Path(text).is_file():
+            raise BrainclipError(f"{text}: no such file")
+        if kind == "text" and not text.strip():
+            raise PromptError("empty text; give a caption such as 'axial T1 slice'")
+    from brainclip.model import load
+
+    model = load(asked.model)
+    counts = f"{kinds.count('text')} texts and {kinds.count('file')} files"
+    if asked.dry_run:
+        return f"embed: would embed {counts} with {model.name} into {asked.out}"
+    import numpy as np
+
+    from brainclip.embedding.embedded import embed as embed_files
+
+    parts, rows = [], []
+    for text, kind in zip(asked.inputs, kinds, strict=True):
+        if kind == "text":
+            parts.append(model.embed_text([text]).numpy())
+            rows.append((text, "text", "", np.nan))
+            continue
+        found = embed_files(
+            text,
+            model=model,
+            contrast=asked.contrast,
+            every_mm=asked.every,
+            strip=asked.strip,
+            device=asked.device,
+            progress=True,
+        )
+        _warn(found.warnings)
+        parts.append(found.embeddings.numpy())
+        for one in found.samples:
+            place = one.facts.position_mm
+            rows.append((text, "image", one.facts.plane or "", np.nan if place is None else place))
+    made = np.concatenate(parts)
+    inputs, row_kinds, planes, places = zip(*rows, strict=True)
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = asked.out.with_name(f".{asked.out.name}.tmp")
+    with unfinished.open("wb") as file:
+        np.savez(
+            file,
+            embeddings=made,
+            inputs=np.array(inputs),
+            kinds=np.array(row_kinds),
+            planes=np.array(planes),
+            positions_mm=np.array(places, dtype=np.float32),
+            model=np.array(model.name),
+        )
+    unfinished.replace(asked.out)
+    return f"embed: {asked.out} ({counts}, {len(made)} rows of {made.shape[1]} numbers, {model.name})"
+
+
+def _embed_folder(asked: argparse.Namespace) -> str:
+    from brainclip.embedding.cohort import embed_folder
+    from brainclip.model import load
+
+    model = load(asked.model)
+    counts = embed_folder(
+        Path(asked.inputs[0]),
+        asked.out,
+        model=model,
+        source=asked.source,
+        masks=asked.masks,
+        every_mm=asked.every,
+        strip=asked.strip,
+        splits=asked.split,
+        limit=asked.limit,
+        workers=asked.workers,
+        device=asked.device,
+        dry_run=asked.dry_run,
+    )
+    if asked.dry_run:
+        return f"embed: would embed {counts['units']} visits with {model.name} into {asked.out}"
+    already = "already complete, " if counts.get("already") else ""
+    return (
+        f"embed: {asked.out} ({already}{counts['slices']} slices of {counts['people']} people, "
+        f"{counts['left_out']} scans left out, {model.name})"
+    )
+
+
+def index(asked: argparse.Namespace) -> str:
+    from brainclip.embedding.cohort import embed_folder
+    from brainclip.embedding.index import Index
+    from brainclip.model import load
+
+    model = load(asked.model)
+    pairs = asked.input if asked.input.is_dir() else None
+    if pairs and not (pairs / "dataset.json").is_file():
+        raise BrainclipError(
+            f"{pairs}: no folder of pairs; embed scans first: `brainclip embed {pairs} --out x.parquet`"
+        )
+    if not pairs and not asked.input.is_file():
+        raise BrainclipError(
+            f"{asked.input}: no such file; `brainclip embed FOLDER --out x.parquet` makes one"
+        )
+    if asked.dry_run:
+        return f"index: would write {asked.out} of {asked.input} with {model.name}"
+    cohort = asked.input
+    if pairs:
+        asked.out.mkdir(parents=True, exist_ok=True)
+        cohort = asked.out / "embedded.parquet"
+        embed_folder(pairs, cohort, model=model, splits=asked.split)
+    made = Index.build(
+        cohort, asked.out, pictures=pairs, model=model if asked.captions else None, faiss=asked.faiss
+    )
+    if pairs:
+        cohort.unlink()  # rows.parquet is its copy
+    about = made.about
+    return (
+        f"index: {asked.out} ({about['slices']} slices of {about['people']} people, "
+        f"{about['captions']} captions, {about['model']})"
+    )
+
+
+def search(asked: argparse.Namespace) -> str:
+    from brainclip.embedding.index import Index, query_of
+    from brainclip.model import load
+
+    if asked.out and asked.out.suffix not in (".csv", ".png"):
+        raise BrainclipError(f"--out {asked.out}: results are saved as .csv or .png")
+    found, model = Index(asked.index), load(asked.model)
+    found.check(model)
+    pixels, facts = None, None
+    if asked.query.lower().endswith(FILES):
+        from brainclip.embedding.embedded import embed as embed_files
+
+        made = embed_files(asked.query, model=model, contrast=asked.contrast)
+        _warn(made.warnings)
+        if len(made.samples) != 1:
+            raise BrainclipError(f"{asked.query}: a volume; a query is one slice or a sentence")
+        query, pixels = made.embeddings[0].numpy(), made.samples[0].pixels
+    else:
+        query, facts = query_of(model, asked.query)
+        _warn([f"{word!r} was not understood" for word in model.read(asked.query)[0].unknown])
+    if asked.dry_run:
+        return f"search: would look through {len(found)} slices of {asked.index}"
+    if asked.captions:
+        texts = found.captions(query, asked.k)
+        if asked.out:
+            _write_rows(asked.out, ("score", "caption"), texts)
+        return "search: " + "; ".join(f"{text!r} ({score:.3f})" for score, text in texts[:SHOWN])
+    hits = found.search(query, asked.k, facts=facts if asked.strict else None, each_person_once=asked.once)
+    if not hits:
+        raise BrainclipError(f"no slice of {asked.index} agrees with what was asked; leave --strict away")
+    if asked.out and asked.out.suffix == ".png":
+        from brainclip.embedding.sheet import save_sheet, search_sheet
+
+        save_sheet(search_sheet(found, f"{asked.query}   [{found.about['model']}]", hits, pixels), asked.out)
+    elif asked.out:
+        names = ("subject", "session", "plane", "position_mm", "contrast", "level", "age", "sex", "file")
+        _write_rows(
+            asked.out,
+            ("score", *names),
+            [(f"{hit.score:.4f}", *(hit.columns[name] for name in names)) for hit in hits],
+        )
+    return f"search: {len(hits)} of {len(found)} slices: {_listed(hits)}"
+
+
+def caption(asked: argparse.Namespace) -> str:
+    from brainclip.embedding.captioning import describe
+    from brainclip.embedding.embedded import embed as embed_files
+    from brainclip.embedding.index import Index
+    from brainclip.model import load
+
+    if asked.out and asked.out.suffix != ".json":
+        raise BrainclipError(f"--out {asked.out}: facts are saved as .json")
+    if not asked.input.lower().endswith(FILES):
+        raise BrainclipError(f"{asked.input}: a slice is a file that ends in {', '.join(FILES)}")
+    found = Index(asked.index) if asked.index else None
+    model = load(asked.model)
+    if asked.dry_run:
+        return f"caption: would describe {asked.input} with {model.name}"
+    made = embed_files(asked.input, model=model)
+    _warn(made.warnings)
+    if len(made.samples) != 1:
+        raise BrainclipError(f"{asked.input}: a volume; a caption is of one slice")
+    described = describe(model, made.embeddings[0], index=found)
+    if not described.calibrated:
+        _warn([f"{model.name} was not calibrated, so its confidences are too high or too low"])
+    if asked.out:
+        from dataclasses import asdict
+
+        from brainclip.weights import write_json
+
+        write_json(asked.out, asdict(described) | {"model": model.name, "file": asked.input})
+    sure = ", ".join(f"{one.value} {one.confidence:.0%}" for one in described.answers)
+    further = (
+        [f"{described.position_mm[0]:+.0f} +- {described.position_mm[1]:.0f} mm"]
+        if described.position_mm
+        else []
+    )
+    further += [f"{described.age[0]:.0f} +- {described.age[1]:.0f} years"] if described.age else []
+    return f"caption: {described.text or 'nothing is sure'} ({'; '.join([sure, *further])})"
+
+
+def embed_report(asked: argparse.Namespace) -> str:
+    from brainclip.config import read_recipe
+    from brainclip.evaluate.embedding_study import EmbeddingRecipe, run_embedding_study
+
+    recipe = read_recipe(EmbeddingRecipe, asked.recipe, asked.overrides)
+    if asked.dry_run:
+        return f"embed-report: would measure {recipe.model} on {', '.join(recipe.pairs)} in {recipe.folder}"
+    return f"embed-report: {run_embedding_study(recipe)}"
+
+
+def _listed(hits: Sequence[Hit]) -> str:
+    return "; ".join(str(hit) for hit in hits[:SHOWN]) + (" ..." if len(hits) > SHOWN else "")
+
+
+def _write_rows(path: Path, names: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Write a .csv whole or not at all."""
+    from atlas.files import writing_whole
+
+    with writing_whole(path) as file:
+        writer = csv.writer(file)
+        writer.writerow(names)
+        writer.writerows(rows)
+
+
+def _warn(warnings: Sequence[str]) -> None:
+    for warning in dict.fromkeys(warnings):
+        print("brainclip: warning:", warning, file=sys.stderr)

@@ -1,0 +1,216 @@
+"""The report of the embedding space, in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from brainclip.evaluate.figures import shown
+from brainclip.evaluate.page import table
+
+QUESTIONS = {
+    "plane": "plane",
+    "modality": "contrast",
+    "level": "level (plane given)",
+    "age_band": "young, middle-aged, elderly (plane, contrast, level given)",
+    "sex": "sex",
+}
+READERS = {"zero_shot": "captions (zero-shot)", "neighbours": "nearest training slices"}
+AGE = {
+    "error": "mean absolute error, years",
+    "error_of_the_mean_age": "the mean age of the training people for everybody",
+    "difference": "difference of the two",
+    "r": "Pearson's r",
+    "bias": "bias, years",
+}
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """The report's tables: value (95 % interval by bootstrap over people, n)."""
+    counts = "; ".join(
+        f"{name}: {', '.join(f'{people} {split} ({n} slices)' for split, (people, n) in parts.items())}"
+        for name, parts in report["counts"].items()
+    )
+    lines = [
+        f"# The embedding space of {report['model']}",
+        "",
+        "Made by `brainclip embed-report`. Test people, unless a line says otherwise; value (95 % interval "
+        f"by bootstrap over people, n). People: {counts}. The simulated people are synthetic.",
+        "",
+    ]
+    lines += ["## Zero-shot classes", "", *_classes(report["classes"])]
+    lines += ["## Search", "", *_retrieval(report["retrieval"]), *_searches(report["searches"])]
+    lines += ["## Captions and how sure they are", "", *_captions(report["captions"])]
+    lines += ["## Fingerprint", "", *_fingerprint(report["fingerprint"])]
+    lines += ["## Brain age", "", *_age(report["age"])]
+    lines += ["## Slices a second", "", *_speed(report["speed"])]
+    lines += ["## Memory of a cohort", "", *_memory(report["memory"])] if report["memory"] else []
+    return "\n".join(lines)
+
+
+def _classes(found: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for name, figures in found.items():
+        rows = [
+            [
+                QUESTIONS[question],
+                shown(part["ensemble"]),
+                shown(part["one_wording"]),
+                f"{part['most_frequent']:.3g}",
+            ]
+            for question, part in figures.items()
+        ]
+        lines += table([name, "8 captions an answer", "one caption", "always the most frequent"], rows)
+    return lines
+
+
+def _retrieval(found: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for name, part in found.items():
+        rows = [
+            [key, shown(value)] for key, value in part.items() if isinstance(value, dict) and "value" in value
+        ]
+        lines += table([f"{name}, {part['pool']} candidates", ""], rows)
+        rows = [
+            [
+                kind,
+                shown(row["order"]),
+                shown(row["order_against_small"]),
+                shown(row["top"]),
+                shown(row["top_against_small"]),
+                f"{row['all']:.3g}",
+            ]
+            for kind, row in part["ventricles"].items()
+        ]
+        if rows:
+            heads = [
+                f'{name}, "enlarged lateral ventricles"',
+                "order with the percentile",
+                'against "small"',
+                "percentile of the 10 found",
+                'against "small"',
+                "of all",
+            ]
+            lines += table(heads, rows)
+    return lines
+
+
+def _searches(found: list[Mapping[str, Any]]) -> list[str]:
+    lines = []
+    for number, row in enumerate(found, 1):
+        lines += [
+            f"`{row['query']}` among {row['slices']} test slices:",
+            "",
+            f"![](../search/{number}.png)",
+            "",
+        ]
+    return lines
+
+
+def _captions(found: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for name, part in found.items():
+        for reader, title in READERS.items():
+            rows = [
+                [
+                    QUESTIONS[question].partition(" (")[0],
+                    shown(row["right"]),
+                    f"{row['confidence_before']:.3g}, {row['confidence_after']:.3g}",
+                    f"{row['error_before']:.3g}, {row['error_after']:.3g}",
+                    shown(row["said"]),
+                    shown(row["said_right"]),
+                ]
+                for question, row in part[reader].items()
+            ]
+            heads = [
+                f"{name}, by {title}",
+                "right",
+                "mean confidence before, after calibration",
+                "calibration error before, after",
+                "said (confidence 0.6 or more)",
+                "right among those",
+            ]
+            lines += table(heads, rows)
+            whole = part["whole"][reader]
+            lines += table(
+                [f"{name}, whole captions by {title}", ""],
+                [[key, shown(value)] for key, value in whole.items()],
+            )
+    return lines
+
+
+def _fingerprint(found: Mapping[str, Any]) -> list[str]:
+    lines = []
+    names = [name for name in found if name != "raw_heads"]
+    ways = [(name, way) for name in names for way in ("said", "unsaid")]
+    heads = ["", *(f"{name}, plane, place and contrast {way}" for name, way in ways)]
+    rows = [["false alarms", *(shown(found[name][way]["false_alarm"]) for name, way in ways)]]
+    for kind in ("orientation", "place", "window", "contrast"):
+        rows.append([f"of {kind}", *(shown(found[name][way]["alarms"][kind]) for name, way in ways)])
+    lines += table(heads, rows)
+    first = found[names[0]]["said"]["changes"]
+    rows = [
+        [change, *(_caught(found[name][way]["changes"].get(change)) for name, way in ways)]
+        for change in first
+    ]
+    lines += table(["caught; found as what it is", *heads[1:]], rows)
+    if "raw_heads" in found:
+        lines += [f"Real whole heads as their files have them: {shown(found['raw_heads'])} caught.", ""]
+    return lines
+
+
+def _caught(row: Mapping[str, Any] | None) -> str:
+    return "-" if row is None else f"{shown(row['caught'])}; {row['named']['value']:.3g}"
+
+
+def _age(found: Mapping[str, Any]) -> list[str]:
+    people = ", ".join(f"{n} {split}" for split, n in found["people"].items())
+    validated = ", ".join(f"{name} {error}" for name, error in found["validation_error"].items())
+    lines = [
+        f"{found['contrast']}, {people}. Pooling `{found['pooling']}`, ridge penalty {found['penalty']:g}, "
+        f"both with the least error on the validation people (years: {validated}).",
+        "",
+    ]
+    rows = [[text, shown(found["test"][key])] for key, text in AGE.items()]
+    return lines + table(["test people", ""], rows)
+
+
+def _speed(found: Mapping[str, Any]) -> list[str]:
+    rows = [
+        [
+            text,
+            f"{found[name]['per_second']} ({found[name]['range'][0]} to {found[name]['range'][1]})",
+            f"{found[name]['per_processor_second']}",
+            f"{found[name]['difference']:.1e}",
+        ]
+        for name, text in (
+            ("one", "open_clip, one slice at a time"),
+            ("batches", "open_clip, batches of 32"),
+            ("brainclip", "brainclip"),
+        )
+    ]
+    times = found["times_faster"]
+    lines = [
+        f"{found['slices']} PNG files, from file to embedding, {found['threads']} torch thread(s), median of "
+        f"{found['rounds']} rounds in turns (range). brainclip is {times[0]} times as fast as one slice at a "
+        f"time ({times[1]} to {times[2]} in single rounds).",
+        "",
+    ]
+    heads = ["", "slices a second", "per second of processor time", "largest difference of an embedding"]
+    return lines + table(heads, rows)
+
+
+def _memory(found: Mapping[str, Any]) -> list[str]:
+    rows = [
+        [visits, str(row["slices"]), str(row["peak_mb"]), f"{row['seconds']:.0f}"]
+        for visits, row in found["visits"].items()
+    ]
+    many = found["thousand"]
+    heads = ["whole heads, one process", "slices", "peak memory, MB", "seconds"]
+    return [
+        *table(heads, rows),
+        f"The parts of 1,000 visits ({many['slices']} slices of {many['width']} made-up numbers): joined "
+        f"with {many['join_peak_mb']} MB at most, a file of {many['file_mb']} MB, read with "
+        f"{many['read_peak_mb']} MB.",
+        "",
+    ]
