@@ -5,22 +5,26 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from toy_run import toy_run
 
+from atlas.facts import Facts
 from brainclip.cli import main
-from brainclip.errors import BrainclipError, PromptError
+from brainclip.errors import BrainclipError, PairsError, PromptError
 from brainclip.model import load
 from brainclip.moving import points
 from brainclip.moving.changes import edit, interpolate, trajectory, vary
+from brainclip.moving.directions import direction, fit, normal_scores
 from brainclip.moving.markers import mark
 from brainclip.moving.redraw import blended, feathered, inpaint, redraw
 from brainclip.moving.sphere import spherical
-from brainclip.moving.stacks import stack, through_plane
+from brainclip.moving.stacks import slow_noise, stack, through_plane
 from brainclip.picture import Picture
 
 PROMPT = "axial T1 slice, z = 12 mm, healthy 30-year-old woman"
@@ -117,6 +121,58 @@ def test_an_edit_moves_the_embedding_and_says_what_from(model: Path, picture: Pi
     for words, message in (("fancier", "nothing that can be"), ("a 30-year-old", "with this already")):
         with pytest.raises(PromptError, match=message):
             edit(picture, words, model=model)
+
+
+def test_a_size_moves_along_its_direction_where_one_is_known(
+    model: Path, picture: Picture, tmp_path: Path
+) -> None:
+    along = torch.zeros(3, 32)
+    along[0, 5], along[1, 6] = 0.3, 1.0  # the second grows with the place, in units of 50 mm
+    file = tmp_path / "directions.safetensors"
+    save_file({"axial/T1/lateral ventricles": along.half()}, file)
+    words = "with larger ventricles and small hippocampi"
+    made = edit(picture, words, directions=file, model=model)
+    assert made.settings["move"]["directions"] == ["lateral ventricles"]
+    brain = load(model)
+    own = points.of_picture(brain, picture)
+    plain = dict(own.prompt.mentioned)
+    rest = points.difference(brain, plain, plain | {"sizes": {"hippocampi": "small"}}, seed=picture.seed)
+    step = 1.4 * (along[0] + 12 / 50 * along[1]) + rest
+    assert np.allclose(made.embedding, points.moved(own, step).embedding, atol=1e-3)
+    back = edit(made, "with normal ventricles", directions=file, model=model)
+    assert back.embedding[5] < made.embedding[5]
+    assert edit(picture, words, model=model).settings["move"]["directions"] == []
+
+
+def test_directions_are_found_in_embeddings_that_hold_them(model: Path) -> None:
+    brain = load(model)
+    generator = np.random.default_rng(0)
+    planted = torch.nn.functional.normalize(
+        torch.randn(32, generator=torch.Generator().manual_seed(1)), dim=0
+    )
+    percentiles, rows, places = generator.uniform(2, 98, 300), [], generator.uniform(-40, 60, 300)
+    for k in range(300):
+        facts = Facts(
+            ("axial", "coronal", "sagittal")[k % 3],
+            float(places[k]),
+            "T1",
+            percentiles={"cortex": float(percentiles[k])},
+            known={"age": float(generator.uniform(20, 80)), "sex": ("male", "female")[k % 2]},
+        )
+        rows.append(SimpleNamespace(facts=facts))
+    shown = torch.from_numpy(normal_scores(percentiles)).float()[:, None] * 0.1 * planted
+
+    def images(chosen: list[int]) -> torch.Tensor:
+        return shown[chosen]
+
+    clip = SimpleNamespace(encode_image=lambda batch: batch)
+    found = fit(SimpleNamespace(clip=clip), {"T1": SimpleNamespace(pairs=rows, images=images)}, ["cortex"])
+    assert set(found) == {f"{plane}/T1/cortex" for plane in ("axial", "coronal", "sagittal")}
+    assert torch.allclose(found["axial/T1/cortex"][0].float(), 0.1 * planted, atol=5e-3)
+    assert float(found["axial/T1/cortex"][1].abs().max()) < 0.01
+    assert direction(brain, "axial", "T1", "spleen", 0.0) is None
+    with pytest.raises(PairsError, match="0 axial T2 slices"):
+        fit(brain, {"T2": SimpleNamespace(pairs=rows, images=images)}, ["cortex"])
 
 
 def test_a_saved_picture_is_moved_as_the_picture_and_a_foreign_one_needs_a_prompt(
@@ -235,6 +291,22 @@ def test_a_stack_is_a_volume_at_its_place(model: Path, tmp_path: Path) -> None:
         stack("T1 slice", model=model)
     with pytest.raises(BrainclipError, match="fewer than two slices"):
         stack("axial T1 slice", from_mm=0, to_mm=1, every_mm=6, model=model)
+
+
+def test_slow_noise_is_standard_normal_and_changes_over_its_length() -> None:
+    places, shape = np.arange(0.0, 40, 2), (4, 16, 16)
+    noise = slow_noise(places, shape, seed=1, noise_mm=8.0).flatten(1)
+    assert float(noise.std()) == pytest.approx(1, abs=0.05) and abs(float(noise.mean())) < 0.05
+    for apart, wanted in ((1, 0.97), (4, 0.61), (16, 0.0)):
+        found = [float(np.corrcoef(noise[k], noise[k + apart])[0, 1]) for k in range(20 - apart)]
+        assert np.mean(found) == pytest.approx(wanted, abs=0.08)
+    assert torch.allclose(
+        slow_noise(places[3:5], shape, seed=1, noise_mm=8.0).flatten(1), noise[3:5], atol=1e-3
+    )
+    same = slow_noise(places, shape, seed=1, noise_mm=float("inf"))
+    assert torch.equal(same[0], same[-1])
+    apart = slow_noise(places, shape, seed=1, noise_mm=0.0).flatten(1)
+    assert abs(float(np.corrcoef(apart[0], apart[1])[0, 1])) < 0.1
 
 
 def test_consistency_tells_a_volume_from_shuffled_slices() -> None:

@@ -18,7 +18,7 @@ from brainclip.cli import main
 from brainclip.errors import RecipeError
 from brainclip.model import load
 from brainclip.moving_study import ageing, markers, stacks
-from brainclip.moving_study.recipe import AgeingRecipe, MarkersRecipe, MovingRecipe, StacksRecipe
+from brainclip.moving_study.recipe import AgeingRecipe, MarkersRecipe, MovingRecipe, SizesRecipe, StacksRecipe
 from brainclip.moving_study.study import run_moving
 
 
@@ -90,6 +90,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> MovingRecipe:
         model=str(folder / "model"),
         pairs={"toy": str(folder / "pairs" / "toy")},
         ageing=AgeingRecipe(people=2, steps=2, modalities={"T1": "toy"}, position_mm=12.0),
+        sizes=SizesRecipe(fit={"T1": "toy"}),
         stacks=StacksRecipe(people=2, pairs="toy", from_mm=0.0, to_mm=12.0, every_mm=6.0),
         markers=MarkersRecipe(
             modalities=("FLAIR",),
@@ -144,7 +145,7 @@ def test_what_cannot_be_run_is_refused(
         run_moving(recipe, ("x",))
     path = Path(__file__).parent.parent / "recipes" / "moving.toml"
     assert main(["moving", str(path), "--set", f"folder={tmp_path}", "--dry-run"]) == 0
-    assert capsys.readouterr().out.startswith("moving: would measure ageing, stacks, markers of mini")
+    assert capsys.readouterr().out.startswith("moving: would measure ageing, sizes, stacks, markers of mini")
     assert main(["moving", str(path), "--part", "walks"]) == 2
     assert not list(tmp_path.iterdir())
     with pytest.raises(RecipeError, match="2 at least"):

@@ -8,7 +8,7 @@ from pathlib import Path
 from brainclip.commands.arguments import AddVerb, above_zero, add_recipe, at_least_one, share
 from brainclip.commands.model import listed, numbered, warn
 
-PARTS = ("ageing", "stacks", "markers")  # brainclip.moving_study.study.PARTS
+PARTS = ("ageing", "sizes", "stacks", "markers")  # brainclip.moving_study.study.PARTS
 KINDS = ("tumour", "sclerosis", "infarct", "atrophy")  # atlas.lesions.KINDS, which would cost an import
 SLICE = "picture that brainclip has made (.png, .nii or .nii.gz), or another slice with --prompt"
 
@@ -56,6 +56,12 @@ def add_verbs(verb: AddVerb) -> None:
     edit_verb.add_argument(
         "--strength", type=share, default=1.0, help="below 1, more of the picture itself is kept (1)"
     )
+    edit_verb.add_argument(
+        "--directions",
+        type=Path,
+        metavar="FILE",
+        help="of sizes, fitted by `brainclip moving`; default: the model's",
+    )
     _add_prompt(edit_verb)
     _add_out(edit_verb, "x.png, x.nii or x.nii.gz")
 
@@ -102,7 +108,7 @@ def add_verbs(verb: AddVerb) -> None:
     stack_verb.add_argument("--seed", type=int, default=0)
     _add_out(stack_verb, "x.nii or x.nii.gz")
 
-    study_verb = verb("moving", moving, "measure the moves: ageing, stacks, markers on real patients")
+    study_verb = verb("moving", moving, "measure the moves: ageing, sizes, stacks, markers on real patients")
     add_recipe(study_verb, "recipes/moving.toml")
     study_verb.add_argument("--part", action="append", choices=PARTS, help="this alone; several add up (all)")
 
@@ -185,6 +191,7 @@ def edit(asked: argparse.Namespace) -> str:
         amount=asked.amount,
         strength=asked.strength,
         prompt=asked.prompt,
+        directions=asked.directions,
         model=asked.model,
     )
     warn(made.warnings)

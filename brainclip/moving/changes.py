@@ -13,6 +13,9 @@ from brainclip.model import load
 from brainclip.picture import Picture
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from brainclip.model import BrainCLIP
     from brainclip.moving.points import Point
 
 
@@ -140,14 +143,18 @@ def edit(
     amount: float = 1.0,
     strength: float = 1.0,
     prompt: str | None = None,
+    directions: Path | str | None = None,
     model: str | Path = "mini",
 ) -> Picture:
     """The same picture with `words` true of it, such as "with larger ventricles" or "an 80-year-old man".
 
     Words are read as a prompt is, and stand above what the picture was asked for. The embedding moves by
     `amount` times what the change of the caption makes; the noise stays. strength: below 1, the drawing
-    begins with the picture itself, noised to this share of the steps, and keeps more of it. picture,
-    prompt: as vary() takes them. PromptError where nothing in the words was understood or changes anything.
+    begins with the picture itself, noised to this share of the steps, and keeps more of it. The size of a
+    structure is moved along its direction among the embeddings of slices, where that is known (see
+    brainclip.moving.directions); move["directions"] names these; directions: a file that `brainclip moving`
+    has fitted, in place of the model's own. picture, prompt: as vary() takes them. PromptError where
+    nothing in the words was understood or changes anything.
     """
     from brainclip.moving import points
 
@@ -161,13 +168,48 @@ def edit(
     whole, _ = brain.read(_with(words, given.prompt))
     if whole.mentioned == own.prompt.mentioned:
         raise PromptError(f"{words!r}: the picture was asked for with this already ({given.prompt!r})")
-    step = points.difference(brain, own.prompt.mentioned, whole.mentioned, seed=own.seed)
+    step, sizes = _step(brain, own.prompt.mentioned, whole.mentioned, given, directions)
     new = replace(whole, text=f"{given.prompt}; {words}", unknown=asked.unknown)
     caption = with_tokens(brain.caption(whole, own.seed), own.tokens)
     point = replace(points.moved(own, amount * step), prompt=new, caption=caption)
-    move = {"kind": "edit", "words": words, "amount": amount, "from": points.source(given)}
+    move = {
+        "kind": "edit",
+        "words": words,
+        "amount": amount,
+        "directions": sizes,
+        "from": points.source(given),
+    }
     start = None if strength == 1 else points.pixels(given)
     return points.draw(brain, [point], [move], start=start, strength=strength)[0]
+
+
+def _step(
+    brain: BrainCLIP,
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    given: Picture,
+    file: Path | str | None,
+) -> tuple[Tensor, list[str]]:
+    """(D,) by how much a picture's embedding moves when `after` is said of it in place of `before`, and the
+    structures whose sizes have directions; all else moves by the difference of captions."""
+    from brainclip.moving import points
+    from brainclip.moving.directions import SIZES, direction
+
+    plain = [dict(stated, sizes=dict(stated.get("sizes", {}))) for stated in (before, after)]
+    step, known = brain.clip.age_axis * 0, []
+    for structure in sorted({*plain[0]["sizes"], *plain[1]["sizes"]}):
+        small, large = (SIZES[stated["sizes"].get(structure, "normal")] for stated in plain)
+        place, path = given.position_mm, Path(file) if file else None
+        along = direction(brain, given.plane, after.get("modality"), structure, place, file=path)
+        if along is not None:
+            step = step + (large - small) * along
+            known.append(structure)
+            for stated in plain:
+                stated["sizes"].pop(structure, None)
+    plain = [{key: value for key, value in stated.items() if value != {}} for stated in plain]
+    if plain[0] != plain[1]:
+        step = step + points.difference(brain, plain[0], plain[1], seed=given.seed)
+    return step, known
 
 
 def _with(words: str, prompt: str) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +16,13 @@ from brainclip.inversion import with_tokens
 from brainclip.model import load
 from brainclip.picture import Picture, write
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 SMOOTH_MM = 4.0  # standard deviation along which embeddings of neighbours are averaged
+NOISE_MM = 8.0  # over which the decoder's noise changes; the same for all slices makes columns of the cortex
+REACH = 4  # widths of the kernel of slow noise beyond which nothing counts
+ENDS_MM = 10.0  # of what was trained that is left out: slices there show a few pixels of brain, or none
 
 
 @dataclass(frozen=True)
@@ -74,16 +81,18 @@ def stack(
     every_mm: float | None = None,
     seed: int = 0,
     smooth_mm: float = SMOOTH_MM,
+    noise_mm: float = NOISE_MM,
     adapter: Any = "auto",
     model: str | Path = "mini",
 ) -> Stack:
     """Consecutive slices of one synthetic person, in the plane that the prompt names.
 
-    Every slice is asked for by its place in millimetres and its level, with one noise for the prior and one
-    for the decoder; the embeddings are then averaged among neighbours (Gaussian of smooth_mm, along the
-    sphere's chords), as captions change by leaps from level to level. from_mm, to_mm: MNI, None: as far as
-    was trained and shows brain. every_mm: None: a pixel, so that voxels are cubes. A place in the prompt is
-    not used. PromptError for a prompt without a plane.
+    Every slice is asked for by its place in millimetres and its level, with one noise for the prior. The
+    embeddings are then averaged among neighbours (Gaussian of smooth_mm), as captions change by leaps from
+    level to level. The decoder's noise changes slowly from slice to slice: of slices noise_mm apart it is
+    correlated by 0.61 (0: not at all, inf: one noise). from_mm, to_mm: MNI; None: what was trained, but for
+    ENDS_MM. every_mm: None: a pixel, so that voxels are cubes. A place in the prompt is not used.
+    PromptError for a prompt without a plane.
     """
     import torch
     from torch.nn import functional
@@ -117,7 +126,14 @@ def stack(
         at = replace(at, unknown=read.unknown, suggestions=read.suggestions, text=prompt)
         said = with_tokens(brain.caption(at, seed), tokens)
         made.append(points.Point(at, tokens, said, embedding, seed, chosen))
-    pictures = points.draw(brain, made, [{"kind": "stack", "smooth_mm": smooth_mm}] * len(made))
+    noise = slow_noise(places, brain.decoder.layout.shape, seed=seed, noise_mm=noise_mm)
+    made = [replace(point, noise=one) for point, one in zip(made, noise, strict=True)]
+    move = {
+        "kind": "stack",
+        "smooth_mm": smooth_mm,
+        "noise_mm": noise_mm if np.isfinite(noise_mm) else "one for all",
+    }
+    pictures = points.draw(brain, made, [move] * len(made))
     return Stack(
         tuple(
             replace(picture, position_mm=place, position_asked=True)
@@ -125,6 +141,28 @@ def stack(
         ),
         every,
     )
+
+
+def slow_noise(places: np.ndarray, shape: Sequence[int], *, seed: int, noise_mm: float) -> Tensor:
+    """(N, *shape) standard normal noise at places in mm, correlated by exp(-(d / noise_mm)^2 / 2).
+
+    A function of seed and place alone: a stack of other places holds the same noise where they are equal.
+    """
+    import torch
+
+    if noise_mm == float("inf"):
+        return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).expand(len(places), *shape)
+    width = max(noise_mm / 2**0.5, 0.25)  # of the kernel, whose self-convolution is the correlation
+    nodes = width * np.arange(
+        np.floor(places.min() / width) - REACH, np.ceil(places.max() / width) + REACH + 1
+    )
+    drawn = []
+    for node in nodes / width:
+        own = torch.Generator().manual_seed((seed * 1_000_003 + round(node) + 500_000) % 2**63)
+        drawn.append(torch.randn(shape, generator=own))
+    weights = torch.from_numpy(np.exp(-0.5 * ((places[:, None] - nodes) / width) ** 2)).float()
+    weights = weights / weights.square().sum(1, keepdim=True).sqrt()
+    return torch.einsum("nk,kchw->nchw", weights, torch.stack(drawn))
 
 
 def through_plane(pixels: np.ndarray, every_mm: float, spacing_mm: float) -> dict[str, float]:
@@ -155,8 +193,8 @@ def through_plane(pixels: np.ndarray, every_mm: float, spacing_mm: float) -> dic
 
 def _places(trained: Any, from_mm: float | None, to_mm: float | None, every_mm: float) -> np.ndarray:
     """(N,) positions in mm, ascending."""
-    low = trained[0] if from_mm is None else from_mm
-    high = trained[1] if to_mm is None else to_mm
+    low = trained[0] + ENDS_MM if from_mm is None else from_mm
+    high = trained[1] - ENDS_MM if to_mm is None else to_mm
     if every_mm <= 0 or high - low < every_mm:
         raise BrainclipError(f"from {low:g} to {high:g} mm every {every_mm:g} mm: fewer than two slices")
     return low + every_mm * np.arange(int((high - low) / every_mm + 1e-6) + 1)

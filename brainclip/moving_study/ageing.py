@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from scipy import ndimage
 from tqdm import tqdm
 
@@ -33,6 +34,17 @@ Measure = Callable[[np.ndarray, str], np.ndarray]  # (N, H, W) uint8 and contras
 
 def measure_of(recipe: MovingRecipe, geometry: Geometry) -> tuple[str, Measure]:
     """Name and function that say what share of the brain in a slice is lateral ventricle."""
+    if recipe.segmenter:
+        from brainclip.evaluate.segmenter import Segmenter, shares
+
+        segmenter = Segmenter.load(Path(recipe.segmenter))
+
+        def by_segmenter(grey: np.ndarray, modality: str) -> np.ndarray:
+            images = torch.from_numpy(grey.astype(np.float32) / 255)[:, None]
+            found: np.ndarray = shares(segmenter.tissues(images))[:, 0]
+            return found
+
+        return f"lateral ventricles by the evaluation's segmenter {segmenter.hash}", by_segmenter
     points = slice_points("axial", recipe.ageing.position_mm, geometry)
     (left, right), (back, front) = MIDDLE_MM
     middle = (points[..., 0] > left) & (points[..., 0] < right)
@@ -114,11 +126,11 @@ def trajectories(model: BrainCLIP, recipe: MovingRecipe, modality: str, by: str)
 
 
 def cohort_slices(folder: Path, modality: str, position_mm: float) -> dict[str, np.ndarray]:
-    """The axial slice nearest to a place of every person of known age: grey (N, H, W) uint8, ages, people.
-
-    PairsError where there are fewer than three.
+    """The axial slice nearest to a place of every person of known age. grey (N, H, W) uint8, ages, people,
+    sizes: what is said of their lateral ventricles ("" for nothing). PairsError where there are fewer than
+    three.
     """
-    grey, ages, people = [], [], []
+    grey, ages, people, sizes = [], [], [], []
     for split in ("train", *SPLITS):
         data = PairDataset([folder], split)
         nearest: dict[str, tuple[float, int]] = {}
@@ -133,12 +145,14 @@ def cohort_slices(folder: Path, modality: str, position_mm: float) -> dict[str, 
         if rows:
             grey.append(in_8_bits(data.images(rows)[:, 0].numpy()))
         ages += [float(data.pairs[row].facts.known["age"]) for row in rows]
+        sizes += [data.pairs[row].facts.sizes.get("lateral ventricles", "") for row in rows]
         people += list(nearest)
     if len(people) < 3:
         raise PairsError(
             f"{folder}: {len(people)} people with an axial {modality} slice at {position_mm:g} mm"
         )
-    return {"grey": np.concatenate(grey), "ages": np.array(ages), "people": np.array(people)}
+    names = {"people": np.array(people), "sizes": np.array(sizes)}
+    return {"grey": np.concatenate(grey), "ages": np.array(ages), **names}
 
 
 def curve(ages: np.ndarray, shares: np.ndarray, people: np.ndarray) -> dict[str, Figure]:

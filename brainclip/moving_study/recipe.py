@@ -24,15 +24,29 @@ class AgeingRecipe:
 
 
 @dataclass(frozen=True)
+class SizesRecipe:
+    """Directions of sizes, fitted on training people, and edits of the lateral ventricles along them.
+
+    fit: contrast -> name of the pairs; most: slices of a plane and contrast.
+    """
+
+    fit: dict[str, str] = field(default_factory=lambda: {"T1": "ixi"})
+    structures: tuple[str, ...] = ("lateral ventricles", "hippocampi", "cortex")
+    most: int = 1200
+    people: int = 12
+
+
+@dataclass(frozen=True)
 class StacksRecipe:
     """Axial stacks of synthetic people, and the slices of real test people at the same places."""
 
-    people: int = 6
+    people: int = 4
     modality: str = "T1"
     pairs: str = "ixi"
     from_mm: float = -40.0
     to_mm: float = 62.0
     every_mm: float = 3.0
+    noise_mm: tuple[float, ...] = (4.0, 8.0, 16.0)  # tried on validation people
 
 
 @dataclass(frozen=True)
@@ -82,13 +96,14 @@ class MovingRecipe:
     judge: str = ""
     seed: int = 0
     ageing: AgeingRecipe = field(default_factory=AgeingRecipe)
+    sizes: SizesRecipe = field(default_factory=SizesRecipe)
     stacks: StacksRecipe = field(default_factory=StacksRecipe)
     markers: MarkersRecipe = field(default_factory=MarkersRecipe)
     real: dict[str, Patient] = field(default_factory=dict)
 
     def check(self) -> None:
         """RecipeError for what cannot be run."""
-        for name in (*self.ageing.modalities.values(), self.stacks.pairs):
+        for name in (*self.ageing.modalities.values(), *self.sizes.fit.values(), self.stacks.pairs):
             if name not in self.pairs:
                 raise RecipeError(
                     f"[pairs] does not name {name!r}; it has: {', '.join(self.pairs) or 'none'}"

@@ -28,7 +28,7 @@ def markdown(report: dict[str, Any]) -> str:
         "where a row says real; synthetic lesions are simulated.",
         "",
     ]
-    parts = {"ageing": ageing, "stacks": stacks, "markers": markers}
+    parts = {"ageing": ageing, "sizes": sizes, "stacks": stacks, "markers": markers}
     for name, part in parts.items():
         if name in report:
             lines += part(report[name], report["recipe"])
@@ -77,6 +77,28 @@ def ageing(found: dict[str, Any], recipe: dict[str, Any]) -> list[str]:
             cells = [f"{modality}, by {by}", shown(kept["same"]), shown(kept["other"])]
             cells += [shown(kept["found"], percent=True), shown(kept["chance"], percent=True)]
             lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def sizes(found: dict[str, Any], recipe: dict[str, Any]) -> list[str]:
+    lines = [
+        "## Larger and smaller ventricles",
+        "",
+        "![Edits of the lateral ventricles](sizes.png)",
+        "",
+        f"`edit`: {recipe['sizes']['people']} synthetic people, 'with small ventricles' and 'with larger "
+        "ventricles', along directions fitted on training people's embeddings, and by captions alone. Change "
+        f"of {found['measure']}, in points. People: the cohort's with such ventricles for age and sex, "
+        "less what is expected at their age.",
+        "",
+        "| | change | in the right sense | people |",
+        "|---|---|---|---|",
+    ]
+    for modality, one in found["contrasts"].items():
+        for name, row in one["edits"].items():
+            people = one["people"][name.split(",")[0]]
+            cells = [f"{modality}, {name}", shown(row["change"]), shown(row["right"], percent=True)]
+            lines.append(f"| {' | '.join([*cells, shown(people)])} |")
     return [*lines, ""]
 
 

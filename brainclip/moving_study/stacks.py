@@ -14,7 +14,7 @@ from brainclip.data import PairDataset
 from brainclip.errors import PairsError
 from brainclip.evaluate.figures import average, rank_correlation
 from brainclip.model import BrainCLIP
-from brainclip.moving.stacks import SMOOTH_MM, stack, through_plane
+from brainclip.moving.stacks import NOISE_MM, SMOOTH_MM, stack, through_plane
 from brainclip.moving_study.kept import arrays, in_8_bits, key_of
 from brainclip.moving_study.recipe import MovingRecipe, StacksRecipe
 
@@ -25,13 +25,20 @@ FIGURES = ("correlation", "step")
 def run_stacks(model: BrainCLIP, recipe: MovingRecipe) -> dict[str, Any]:
     """Consistency of synthetic stacks, as they are made and without their parts, and of real ones."""
     asked, spacing = recipe.stacks, float(model.card["spacing_mm"])
-    real = real_stacks(Path(recipe.pairs[asked.pairs]), asked)
+    pairs = Path(recipe.pairs[asked.pairs])
+    real, made = real_stacks(pairs, asked, "test"), made_stacks(model, recipe)
     sets = {
         "real test people": real,
-        "synthetic": made_stacks(model, recipe, SMOOTH_MM),
-        "synthetic, captions not smoothed": made_stacks(model, recipe, 0.0),
-        "synthetic, a seed for each slice": mixed(made_stacks(model, recipe, SMOOTH_MM)),
-        "real, each slice another person's": mixed(real),
+        "real validation people": real_stacks(pairs, asked, "validation"),
+        "synthetic": made,
+        **{
+            f"synthetic, noise over {length:g} mm": made_stacks(model, recipe, noise_mm=length)
+            for length in (*asked.noise_mm, np.inf)
+            if length != NOISE_MM
+        },
+        "synthetic, captions not smoothed": made_stacks(model, recipe, smooth_mm=0.0),
+        "synthetic, each slice another person's": mixed(made),
+        "real test, each slice another person's": mixed(real),
     }
     report: dict[str, Any] = {}
     for name, grey in sets.items():
@@ -56,11 +63,15 @@ def places_of(asked: StacksRecipe) -> np.ndarray:
     return asked.from_mm + asked.every_mm * np.arange(count)
 
 
-def made_stacks(model: BrainCLIP, recipe: MovingRecipe, smooth_mm: float) -> np.ndarray:
+def made_stacks(
+    model: BrainCLIP, recipe: MovingRecipe, *, smooth_mm: float = SMOOTH_MM, noise_mm: float = NOISE_MM
+) -> np.ndarray:
     """(people, N, H, W) uint8 of synthetic people, made once."""
     asked = recipe.stacks
     folder = (
-        Path(recipe.folder) / "stacks" / key_of(model, as_dict(asked) | {"people": 0}, recipe.seed, smooth_mm)
+        Path(recipe.folder)
+        / "stacks"
+        / key_of(model, as_dict(asked) | {"people": 0, "noise_mm": 0}, recipe.seed, smooth_mm, str(noise_mm))
     )
     found = []
     for person in tqdm(range(asked.people), desc="stacks", unit="person"):
@@ -74,6 +85,7 @@ def made_stacks(model: BrainCLIP, recipe: MovingRecipe, smooth_mm: float) -> np.
                 every_mm=asked.every_mm,
                 seed=recipe.seed + person,
                 smooth_mm=smooth_mm,
+                noise_mm=noise_mm,
                 model=model.folder,
             )
             return {"grey": in_8_bits(made.pixels)}
@@ -82,9 +94,9 @@ def made_stacks(model: BrainCLIP, recipe: MovingRecipe, smooth_mm: float) -> np.
     return np.stack(found)
 
 
-def real_stacks(folder: Path, asked: StacksRecipe) -> np.ndarray:
-    """(people, N, H, W) uint8 of test people with a slice at every place. PairsError below two."""
-    data, places = PairDataset([folder], "test"), places_of(asked)
+def real_stacks(folder: Path, asked: StacksRecipe, split: str) -> np.ndarray:
+    """(people, N, H, W) uint8 of a split's people with a slice at every place. PairsError below two."""
+    data, places = PairDataset([folder], split), places_of(asked)
     rows: dict[str, dict[float, int]] = {}
     for row, pair in enumerate(data.pairs):
         if pair.facts.plane == "axial" and pair.facts.modality == asked.modality:
@@ -99,7 +111,7 @@ def real_stacks(folder: Path, asked: StacksRecipe) -> np.ndarray:
             found.append(in_8_bits(data.images([of_person[place] for place in nearest])[:, 0].numpy()))
     if len(found) < 2:
         raise PairsError(
-            f"{folder}: {len(found)} test people with axial {asked.modality} slices at every place"
+            f"{folder}: {len(found)} {split} people with axial {asked.modality} slices at every place"
         )
     return np.stack(found)
 

@@ -12,13 +12,12 @@ from brainclip.config import as_dict
 from brainclip.errors import RecipeError
 from brainclip.model import BrainCLIP, load
 from brainclip.moving.markers import mark
-from brainclip.moving.stacks import SMOOTH_MM
-from brainclip.moving_study import ageing, markers, pictures, stacks
+from brainclip.moving_study import ageing, markers, pictures, sizes, stacks
 from brainclip.moving_study.recipe import MovingRecipe
 from brainclip.moving_study.report import markdown
 from brainclip.weights import read_json, write_json
 
-PARTS = ("ageing", "stacks", "markers")
+PARTS = ("ageing", "sizes", "stacks", "markers")
 SHOWN = ("tumour", "sclerosis")  # of the markers' picture, with their sizes in mm
 SIZES = {"tumour": (15.0, 25.0, 35.0, 45.0, 55.0), "sclerosis": (4.0, 7.0, 10.0, 13.0, 16.0)}
 
@@ -63,13 +62,15 @@ def _draw_ageing(model: BrainCLIP, recipe: MovingRecipe, found: dict[str, Any], 
 
 def _draw_stacks(model: BrainCLIP, recipe: MovingRecipe, found: dict[str, Any], out: Path) -> None:
     asked, spacing = recipe.stacks, float(model.card["spacing_mm"])
-    made = stacks.made_stacks(model, recipe, SMOOTH_MM)
-    real = stacks.real_stacks(Path(recipe.pairs[asked.pairs]), asked)
+    made = stacks.made_stacks(model, recipe)
+    columns = stacks.made_stacks(model, recipe, noise_mm=np.inf)
+    real = stacks.real_stacks(Path(recipe.pairs[asked.pairs]), asked, "test")
     rows = [
         (name, pictures.three_planes(one / 255, asked.every_mm, spacing))
         for name, one in (
             ("synthetic, one stack", made[0]),
             ("synthetic, another", made[-1]),
+            ("synthetic, one noise for all slices", columns[0]),
             ("real, a test person", real[0]),
             ("real, each slice another person's", stacks.mixed(real)[0]),
         )
@@ -99,5 +100,28 @@ def _draw_markers(model: BrainCLIP, recipe: MovingRecipe, found: dict[str, Any],
     pictures.sheet(shown, out / "detections.png", title)
 
 
-_MEASURED = {"ageing": ageing.run_ageing, "stacks": stacks.run_stacks, "markers": markers.run_markers}
-_DRAWN = {"ageing": _draw_ageing, "stacks": _draw_stacks, "markers": _draw_markers}
+def _draw_sizes(model: BrainCLIP, recipe: MovingRecipe, found: dict[str, Any], out: Path) -> None:
+    rows = []
+    for modality in recipe.ageing.modalities:
+        for person in (0, 2):
+            made = sizes.drawn(model, recipe, modality, person)
+            names = (
+                "directions small",
+                "before",
+                "directions enlarged",
+                "captions small",
+                "captions enlarged",
+            )
+            labels = ("small", "as it was", "larger", "small, captions", "larger, captions")
+            cells = [(made[name][0], label) for name, label in zip(names, labels, strict=True)]
+            rows.append((f"{modality}, {sizes.AGES[person // 2 % 2]} years", cells))
+    pictures.sheet(rows, out / "sizes.png", "synthetic; edits of the lateral ventricles")
+
+
+_MEASURED = {
+    "ageing": ageing.run_ageing,
+    "sizes": sizes.run_sizes,
+    "stacks": stacks.run_stacks,
+    "markers": markers.run_markers,
+}
+_DRAWN = {"ageing": _draw_ageing, "sizes": _draw_sizes, "stacks": _draw_stacks, "markers": _draw_markers}

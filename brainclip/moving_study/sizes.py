@@ -1,0 +1,99 @@
+"""Do edits of a structure's size change it, as much as people of that size differ from others?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+from atlas.slices import Geometry
+from brainclip.config import as_dict
+from brainclip.data import PairDataset
+from brainclip.evaluate.figures import average, proportion
+from brainclip.model import BrainCLIP
+from brainclip.moving import points
+from brainclip.moving.changes import edit
+from brainclip.moving.directions import FILE, fit
+from brainclip.moving_study.ageing import cohort_slices, measure_of
+from brainclip.moving_study.kept import arrays, in_8_bits, key_of
+from brainclip.moving_study.recipe import MovingRecipe
+from brainclip.weights import hash_file
+
+STRUCTURE = "lateral ventricles"
+WORDS = {"small": "with small ventricles", "enlarged": "with larger ventricles"}
+AGES = (35, 65)
+
+
+def directions_file(model: BrainCLIP, recipe: MovingRecipe) -> Path:
+    """<folder>/directions.safetensors, fitted on the training people once."""
+    path, asked = Path(recipe.folder) / FILE, recipe.sizes
+    if not path.is_file():
+        pairs = {name: PairDataset([Path(recipe.pairs[name])], "train") for name in set(asked.fit.values())}
+        data = {modality: pairs[name] for modality, name in asked.fit.items()}
+        found = fit(model, data, asked.structures, most=asked.most)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({key: value.contiguous() for key, value in found.items()}, path, {"clip": model.clip.hash})
+    return path
+
+
+def run_sizes(model: BrainCLIP, recipe: MovingRecipe) -> dict[str, Any]:
+    """Contrast -> change of the lateral ventricles, in percent of the brain, by edits along directions and by
+    captions alone, and how people said to have small or enlarged ones differ from others of the cohort."""
+    path, asked = directions_file(model, recipe), recipe.sizes
+    name, measure = measure_of(recipe, Geometry(model.size, float(model.card["spacing_mm"])))
+    report: dict[str, Any] = {"measure": name, "contrasts": {}}
+    for modality, pairs in recipe.ageing.modalities.items():
+        made = [_edited(model, recipe, path, modality, person) for person in tqdm(range(asked.people))]
+        own = np.array([measure(one["before"], modality)[0] for one in made])
+        found: dict[str, Any] = {"before": average(own), "edits": {}}
+        for size, sign in (("small", -1), ("enlarged", 1)):
+            for way in ("directions", "captions"):
+                change = np.array([measure(one[f"{way} {size}"], modality)[0] for one in made]) - own
+                found["edits"][f"{size}, by {way}"] = {
+                    "change": average(change),
+                    "right": proportion(sign * change > 0),
+                }
+        found["people"] = _of_people(recipe, pairs, modality, measure)
+        report["contrasts"][modality] = found
+    return report
+
+
+def _edited(
+    model: BrainCLIP, recipe: MovingRecipe, path: Path, modality: str, person: int
+) -> dict[str, np.ndarray]:
+    """(1, H, W) uint8 of a synthetic person before and after each edit, made once."""
+    who, age = ("woman", "man")[person % 2], AGES[person // 2 % 2]
+    prompt = f"axial {modality} slice, z = {recipe.ageing.position_mm:g} mm, healthy {age}-year-old {who}"
+    seed = recipe.seed + 100 + person
+    key = key_of(model, prompt, seed, hash_file(path), as_dict(recipe.sizes))
+
+    def make() -> dict[str, np.ndarray]:
+        point = points.of_prompt(model, prompt, seed=seed)
+        before = points.draw(model, [point], [{}])[0]
+        found = {"before": before.pixels}
+        stated = point.prompt.mentioned
+        for size, words in WORDS.items():
+            made = edit(before, words, directions=path, model=model.folder)
+            found[f"directions {size}"] = made.pixels
+            step = points.difference(model, stated, {**stated, "sizes": {STRUCTURE: size}}, seed=seed)
+            plain = points.draw(model, [points.moved(point, step)], [{}])[0]
+            found[f"captions {size}"] = plain.pixels
+        return {name: in_8_bits(pixels)[None] for name, pixels in found.items()}
+
+    return arrays(Path(recipe.folder) / "sizes" / f"{key}.npz", make)
+
+
+def _of_people(recipe: MovingRecipe, pairs: str, modality: str, measure: Any) -> dict[str, Any]:
+    """Mean share of people with small and with enlarged ventricles less that expected at their age."""
+    cohort = cohort_slices(Path(recipe.pairs[pairs]), modality, recipe.ageing.position_mm)
+    shares = measure(cohort["grey"], modality)
+    away = shares - np.polyval(np.polyfit(cohort["ages"], shares, 2), cohort["ages"])
+    return {size: average(away[cohort["sizes"] == size]) for size in WORDS}
+
+
+def drawn(model: BrainCLIP, recipe: MovingRecipe, modality: str, person: int) -> dict[str, np.ndarray]:
+    """The pictures of one person, for the report."""
+    return _edited(model, recipe, directions_file(model, recipe), modality, person)
