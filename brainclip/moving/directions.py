@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from brainclip.data import PairDataset
 
 FILE = "directions.safetensors"
-BUNDLED = Path(__file__).parent / "directions"
+BUNDLED = Path(__file__).parent / "weights"
 SIZES = {"small": -1.4, "normal": 0.0, "enlarged": 1.4}  # the mean of a normal's outer fifth, in deviations
 UNIT_MM = 50.0  # places are counted in this unit
 DEGREE = 2  # of the polynomial of the place by which a structure's effect changes

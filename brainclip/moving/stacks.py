@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SMOOTH_MM = 4.0  # standard deviation along which embeddings of neighbours are averaged
+WORDINGS = 3  # of each place; neighbours are averaged as well
 NOISE_MM = 8.0  # over which the decoder's noise changes; the same for all slices makes columns of the cortex
 REACH = 4  # widths of the kernel of slow noise beyond which nothing counts
 ENDS_MM = 10.0  # of what was trained that is left out: slices there show a few pixels of brain, or none
@@ -113,7 +114,7 @@ def stack(
     captions = [
         restate(stated | {"position_mm": float(place)}, seed=seed + k).text
         for place in places
-        for k in range(points.WORDINGS)
+        for k in range(WORDINGS)
     ]
     drawn = points.embedded(brain, captions, [seed] * len(captions)).unflatten(0, (len(places), -1)).mean(1)
     apart = torch.from_numpy(places[:, None] - places[None]).float()
