@@ -148,4 +148,11 @@ def markers(found: dict[str, Any], recipe: dict[str, Any]) -> list[str]:
             cells += [shown(slice_["auroc"]), f"{shown(slice_['auprc'])} ({slice_['prevalence']:.2f})"]
             cells += [f"{shown(pixel['auprc'])} ({pixel['prevalence']:.3f})", shown(pixel.get("dice_at"))]
             lines.append(f"| {' | '.join([*cells, shown(pixel['dice'])])} |")
+    first = found["sets"]["held-out markers"]["detector"]["pixel"]
+    if (first["auprc"]["value"] or 0) < 2 * first["prevalence"]:
+        lines += [
+            "",
+            "**This detector does not find held-out markers, either: it was trained too little for the table to "
+            "say what markers are worth.** The grey level's rows are what a detector has to beat.",
+        ]
     return [*lines, "", "![What the detector calls in real patients](detections.png)", ""]
