@@ -152,7 +152,7 @@ def markers(found: dict[str, Any], recipe: dict[str, Any]) -> list[str]:
     if (first["auprc"]["value"] or 0) < 2 * first["prevalence"]:
         lines += [
             "",
-            "**This detector does not find held-out markers, either: it was trained too little for the table to "
-            "say what markers are worth.** The grey level's rows are what a detector has to beat.",
+            "**This detector does not find held-out markers, either: it was trained too little for the table "
+            "to say what markers are worth.** The grey level's rows are what a detector has to beat.",
         ]
     return [*lines, "", "![What the detector calls in real patients](detections.png)", ""]
