@@ -276,5 +276,5 @@ def test_the_recipe_in_the_repository_can_be_run(capsys: pytest.CaptureFixture[s
     check(read_recipe(DownstreamRecipe, path))
     assert cli.main(["downstream", str(path), "--dry-run"]) == 0
     assert (
-        "would train 120 classifiers for age, sex, lesion, plane, plane-contrast" in capsys.readouterr().out
+        "would train 123 classifiers for age, sex, lesion, plane, plane-contrast" in capsys.readouterr().out
     )
