@@ -12,7 +12,8 @@ from atlas.facts import Facts
 from atlas.files import subject_path
 from atlas.records import Pair, read_pairs
 from atlas.reference import TISSUES
-from brainclip.config import Recipe, digest
+from brainclip.config import Recipe
+from brainclip.evaluate.tissues import tissue_key
 
 VENTRICLES, CORTEX, WHITE = (TISSUES.index(name) for name in ("lateral ventricles", "cortex", "white matter"))
 
@@ -37,7 +38,7 @@ def write_toy_tissues(recipe: Recipe, name: str) -> None:
     for subject, pairs in people.items():
         path = subject_path(folder, subject)
         path.write_text(json.dumps({"subject": subject}))
-        key = digest([recipe.segmenter.labels.get(name, ""), path.read_text()])
+        key = tissue_key(folder, subject, recipe.segmenter.labels.get(name, ""))
         np.savez(
             place / f"{subject}-{key}.npz",
             names=np.array([pair.file_name for pair in pairs]),

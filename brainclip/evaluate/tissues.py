@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+import atlas
 from atlas.files import subject_path
 from atlas.reference import tissue_slices
 from atlas.sources import Scan, find_scans
 from brainclip.config import Recipe, digest
 from brainclip.data import PairDataset
 from brainclip.errors import RecipeError
+from brainclip.weights import hash_file
 
 SEED = 41
 
@@ -73,7 +75,7 @@ def tissues_of(recipe: Recipe, name: str, subjects: Iterable[str]) -> dict[str, 
     scans: dict[str, list[Scan]] = {}
     found: dict[str, np.ndarray] = {}
     for subject in tqdm(subjects, desc=f"tissues, {name}", unit="subject"):
-        key = digest([labels, subject_path(folder, subject).read_text(encoding="utf-8")])
+        key = tissue_key(folder, subject, labels)
         path = place / f"{subject}-{key}.npz"
         if not path.is_file():
             scans = scans or _scans_of(recipe, name)
@@ -88,6 +90,14 @@ def tissues_of(recipe: Recipe, name: str, subjects: Iterable[str]) -> dict[str, 
         with np.load(path) as kept:
             found |= dict(zip(kept["names"].tolist(), kept["tissues"], strict=True))
     return found
+
+
+def tissue_key(folder: Path, subject: str, labels: str) -> str:
+    """What the tissues of a subject depend on: its scans, as its file in the pairs tells, and how they are
+    made of `labels`."""
+    package = Path(atlas.__file__).parent
+    code = [hash_file(package / name) for name in ("reference.py", "tables/tissues.tsv")]
+    return digest([labels, subject_path(folder, subject).read_text(encoding="utf-8"), code])
 
 
 def _scans_of(recipe: Recipe, name: str) -> dict[str, list[Scan]]:
