@@ -251,12 +251,12 @@ class SegmenterRecipe(TrainingRecipe):
     """The evaluation's segmenter of tissues, trained on the tables in `mix`; none when that is empty.
 
     labels: pairs table -> how the ids of its masks are named (atlas/tables/tissues.tsv), where masks are
-    label maps; tables of simulated people have true labels. people: of each table, at most, to train on.
+    label maps; tables of simulated people have true labels. people: of each table and split, at most.
     """
 
     mix: dict[str, float] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
-    people: int = 40
+    people: int = 24
     channels: tuple[int, ...] = (16, 32, 64, 96)
 
 

@@ -115,7 +115,7 @@ def train_segmenter(recipe: Recipe) -> dict[str, float]:
 def segmenter_scores(segmenter: Segmenter, recipe: Recipe, split: str) -> dict[str, dict[str, Any]]:
     """Pairs table -> structure -> mean Dice over people of a split, by `dices`; and "ventricle_bias", the
     share of the brain that the segmenter gives the lateral ventricles less the true one, in percent."""
-    known = TissueData(recipe, split)
+    known = TissueData(recipe, split, people=recipe.segmenter.people)
     result: dict[str, dict[str, Any]] = {}
     for number, name in enumerate(known.names):
         rows = np.flatnonzero(known.table == number)
