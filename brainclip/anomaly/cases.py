@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -71,6 +73,24 @@ class Cases:
     def column(self, name: str) -> np.ndarray:
         """(N,) an attribute of the cases, such as "kind"."""
         return np.array([getattr(row, name) for row in self.rows])
+
+
+def save_cases(cases: Cases, path: Path) -> None:
+    """Write cases whole or not at all; grey values are rounded to 8 bits, as those of pairs are."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [asdict(replace(row, facts=replace(row.facts, volumes={}, regions={}))) for row in cases.rows]
+    partial = path.with_suffix(".part.npz")
+    images = (cases.images * 255).round().astype(np.uint8)
+    np.savez_compressed(partial, rows=json.dumps(rows), images=images, masks=cases.masks)
+    partial.replace(path)
+
+
+def read_cases(path: Path) -> Cases:
+    """What save_cases has written."""
+    with np.load(path) as kept:
+        rows = json.loads(str(kept["rows"]))
+        made = tuple(Case(**(row | {"facts": Facts.from_dict(row["facts"])})) for row in rows)
+        return Cases(made, kept["images"].astype(np.float32) / 255, kept["masks"])
 
 
 def together(parts: Sequence[Cases]) -> Cases:

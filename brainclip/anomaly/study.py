@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from atlas.facts import Facts
 from atlas.slices import PLANES, Geometry
 from brainclip.anomaly.calibration import Calibrator
-from brainclip.anomaly.cases import Case, Cases, make_cases, together
+from brainclip.anomaly.cases import Case, Cases, make_cases, read_cases, save_cases, together
 from brainclip.anomaly.figures import pixel_figures
 from brainclip.anomaly.local import BRAIN
 from brainclip.anomaly.methods import DECODER, METHODS, HealthyRecipe, score_group
@@ -74,11 +73,19 @@ class Study:
 
     @cached_property
     def cases(self) -> Cases:
-        """Held-out people of every source, and the real scans."""
+        """Held-out people of every source, and the real scans; each part is made once."""
         recipe = self.recipe
-        parts = [
-            make_cases(
-                self.data(source, split),
+        parts = [self._held_out(s, split) for s in recipe.pairs for split in ("validation", "test")]
+        return together(parts + [self._real(name, one) for name, one in recipe.real.items()])
+
+    def _held_out(self, source: str, split: str) -> Cases:
+        recipe, data = self.recipe, self.data(source, split)
+        asked = as_dict(replace(recipe, methods=(), candidate={}, healthy=HealthyRecipe(), real={}))
+        key = digest([asked["sweep"], recipe.slices, recipe.people, recipe.seed, data.hash])
+        path = self.folder / "cases" / f"{source}-{split}-{key}.npz"
+        if not path.exists():
+            made = make_cases(
+                data,
                 source,
                 recipe.sweep,
                 modalities=recipe.modalities[source],
@@ -86,41 +93,27 @@ class Study:
                 people=recipe.people,
                 seed=recipe.seed,
             )
-            for source in recipe.pairs
-            for split in ("validation", "test")
-        ]
-        return together(parts + [self._real(name, one) for name, one in recipe.real.items()])
+            save_cases(made, path)
+        return read_cases(path)
 
     def _real(self, name: str, one: RealCase) -> Cases:
-        """Slices of a real scan, which is prepared once."""
-        kept = self.folder / "real" / f"{name}-{digest(as_dict(one))}.npz"
-        if not kept.exists():
+        """Slices of a real scan."""
+        path = self.folder / "cases" / f"real-{name}-{digest([as_dict(one), list(self.recipe.planes)])}.npz"
+        if not path.exists():
             geometry = Geometry(self.model.size, float(self.model.card["spacing_mm"]))
             scan = prepare(Path(one.scan), one.modality, geometry, age=one.age or None)
-            images, facts = [], []
-            for plane in self.recipe.planes:
-                shown, told = scan.slices(plane, self.recipe.every_mm)
-                images.append(shown)
-                facts += told
-            masks = scan.mask_slices(Path(one.mask), facts) if one.mask else None
-            shown = np.concatenate(images)
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            np.savez_compressed(
-                kept,
-                images=(shown * 255).round().astype(np.uint8),
-                masks=np.zeros(shown.shape, dtype=bool) if masks is None else masks,
-                planes=np.array([str(f.plane) for f in facts]),
-                positions=np.array([float(f.position_mm or 0) for f in facts]),
+            parts = [scan.slices(plane, self.recipe.every_mm) for plane in self.recipe.planes]
+            images = np.concatenate([part[0] for part in parts])
+            facts = [told for part in parts for told in part[1]]
+            masks = (
+                scan.mask_slices(Path(one.mask), facts) if one.mask else np.zeros(images.shape, dtype=bool)
             )
-        with np.load(kept) as found:
-            images, masks = found["images"].astype(np.float32) / 255, found["masks"]
-            known = {"age": one.age} if one.age else {}
-            rows = []
-            for plane, position, mask in zip(found["planes"], found["positions"], masks, strict=True):
-                own = Facts(str(plane), float(position), one.modality, known=known)
-                kind = one.kind if mask.any() else ""
-                rows.append(Case(REAL, one.reference, one.subject, own, kind))
-        return Cases(tuple(rows), np.asarray(images), masks)
+            rows = tuple(
+                Case(REAL, one.reference, one.subject, told, one.kind if mask.any() else "")
+                for told, mask in zip(facts, masks, strict=True)
+            )
+            save_cases(Cases(rows, images, masks), path)
+        return read_cases(path)
 
     def of_unit(self, source: str, modality: str, plane: str) -> np.ndarray:
         """Row numbers of the cases that are compared with a source's people: its own, the real scans that are
@@ -186,8 +179,8 @@ class Study:
     def _keys(self) -> np.ndarray:
         """(N,) what each case is, to find it again in a kept file."""
         cases = self.cases
-        told = [replace(row, facts=replace(row.facts, volumes={}, regions={})) for row in cases.rows]
-        return np.array([digest([str(t), float(i.sum())]) for t, i in zip(told, cases.images, strict=True)])
+        both = zip(cases.rows, cases.images, strict=True)
+        return np.array([digest([str(row), float(image.sum())]) for row, image in both])
 
     def _known(
         self, source: str, modality: str, plane: str, name: str, rows: np.ndarray
