@@ -176,7 +176,8 @@ def test_pooling_by_levels_does_not_depend_on_which_levels_were_cut() -> None:
         )
     assert shifts["levels"] < shifts["mean"] / 3
     pooled = PeoplePooling().fit(train).transform(tested)
-    assert pooled.features.shape == (4, 3 * WIDTH) and list(pooled.slices) == [42] * 4
+    assert pooled.features.shape == (4, WIDTH) and list(pooled.slices) == [42] * 4
+    assert PeoplePooling("planes").fit(train).transform(tested).features.shape == (4, 3 * WIDTH)
     assert list(pooled.subject) == sorted(set(tested.columns["subject"]))
 
 

@@ -42,10 +42,10 @@ class PeoplePooling(BaseEstimator):
     """The slices of each visit and contrast of a person in one row, aware of where they were cut.
 
     pooling: "mean": the mean embedding, of unit length (F = D), which also says which levels there were.
-    "planes": a mean for each plane, beside each other (F = 3 D). "levels": from each embedding the
-    training people's mean at its plane, contrast and level is taken off; then the mean over the slices of a
-    level, over the levels of a plane, the planes beside each other (F = 3 D). Then a missing level shifts
-    nothing, and a level cut more often does not count more; a plane without slices is 0.
+    "levels": from each embedding the training people's mean at its plane, contrast and level is taken off;
+    then the mean over the slices of a level, over the levels of a plane, over the planes (F = D). So a
+    missing level shifts nothing, and a level cut more often does not count more. "planes": the same, but the
+    planes beside each other (F = 3 D), 0 for one without slices.
     fit learns the means (means_) from a Cohort; transform takes one and gives People.
     """
 
@@ -99,16 +99,18 @@ class PeoplePooling(BaseEstimator):
         if self.pooling == "mean":
             mean = embeddings.mean(0)
             return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-9))
-        levels = np.full(len(part), "", dtype=object)
+        levels = part.columns["level"]
+        centred = embeddings - np.stack([self.means_[cell] for cell in cells])
+        of_planes = {}
+        for plane in np.unique(planes.astype(str)):
+            here = planes == plane
+            of_planes[plane] = np.mean(
+                [centred[here & (levels == level)].mean(0) for level in sorted(set(levels[here]))], axis=0
+            )
         if self.pooling == "levels":
-            levels = part.columns["level"]
-            embeddings = embeddings - np.stack([self.means_[cell] for cell in cells])
-        parts = []
-        for plane in PLANES:
-            of_plane = planes == plane
-            here = [embeddings[of_plane & (levels == one)].mean(0) for one in sorted(set(levels[of_plane]))]
-            parts.append(np.mean(here, axis=0) if here else np.zeros(embeddings.shape[1]))
-        return np.concatenate(parts)
+            return np.asarray(np.mean(list(of_planes.values()), axis=0))
+        nothing = np.zeros(embeddings.shape[1])
+        return np.concatenate([of_planes.get(plane, nothing) for plane in PLANES])
 
 
 def age_model(penalty: float) -> Pipeline:
