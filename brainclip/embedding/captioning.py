@@ -17,6 +17,7 @@ from brainclip.embedding.index import Index
 from brainclip.model import BrainCLIP
 
 NEIGHBOURS = 32
+ITSELF = 1e-6  # 1 - cosine up to which a slice is the same
 LEAST = 0.6  # of a fact's confidence, to be said
 READERS = ("zero_shot", "neighbours")
 
@@ -133,12 +134,14 @@ class Neighbours:
 def nearest_facts(
     index: Index, embedding: np.ndarray, *, allowed: np.ndarray | None = None, k: int = NEIGHBOURS
 ) -> tuple[list[Facts], np.ndarray]:
-    """The facts of the k nearest slices, and their weights by distance, which sum to 1."""
-    scores, rows = index.nearest(embedding[None], k, allowed=allowed)
-    far = 1 - scores[0]
-    weights = 1 / np.maximum(far, 1e-4)  # of unit vectors, 1 - cosine is half the squared distance
-    facts = [index.facts(int(row)) for row in rows[0]]
-    return facts, weights / weights.sum()
+    """The facts of the k nearest slices, and their weights by distance, which sum to 1. The slice itself, if
+    the index has it, is none of them."""
+    scores, rows = index.nearest(embedding[None], k + 1, allowed=allowed)
+    far = 1 - scores[0]  # of unit vectors, half the squared distance
+    others = np.flatnonzero(far > ITSELF)[:k]
+    weights = 1 / np.maximum(far[others], 1e-4)
+    facts = [index.facts(int(row)) for row in rows[0][others]]
+    return facts, weights / max(float(weights.sum()), 1e-9)
 
 
 def value_of(question: str, facts: Facts) -> Any:
