@@ -10,6 +10,11 @@ from brainclip.evaluate.page import Picture, Section, Table
 from brainclip.evaluate.plots import shades
 from brainclip.evaluate.sections.words import listed, said, told_apart
 
+CENTRES = (
+    "A prompt that names a level asks for its centre, where an error of some mm is none yet; held-out slices "
+    "lie anywhere in their level, so that more of them are taken for the next one."
+)
+
 
 def section(report: dict[str, Any]) -> Section:
     """A table of each facet for the generated pictures and for every folder of held-out slices."""
@@ -34,9 +39,8 @@ def section(report: dict[str, Any]) -> Section:
     if unsure:
         conclusion += f" Of {listed(unsure)} the judge itself is right in less than 70 % of held-out slices."
     heads = ["share right, by the judge", "generated", *(f"held-out: {name}" for name in held_out)]
-    return Section(
-        "confusion", "What is taken for what", conclusion, [Table(heads, rows), *_pictures(made, held_out)]
-    )
+    blocks = [Table(heads, rows), CENTRES, *_pictures(made, held_out)]
+    return Section("confusion", "What is taken for what", conclusion, blocks)
 
 
 def _pictures(made: dict[str, Any], held_out: dict[str, Any]) -> list[Picture]:

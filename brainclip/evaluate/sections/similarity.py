@@ -11,8 +11,9 @@ from brainclip.evaluate.plots import cloud, intervals, shades
 from brainclip.evaluate.sections.words import said, told_apart
 
 KINDS = {"made": "generated with real", "real": "real with real of other people"}
-FEW = (
-    "With few people an AUC of sets that are alike comes out below 0.5: each fold is tried on what it lacked."
+FLOORS = (
+    "The floor is the mark for the classifier, not 0.5: the networks were trained on its people, "
+    "and matching slices lie at slightly other places."
 )
 NO_UMAP = "No UMAP: umap-learn is not installed; `pip install brainclip[umap]` adds it."
 
@@ -60,7 +61,7 @@ def section(report: dict[str, Any]) -> Section | None:
             *(_tables(name, found) if number == 0 else ()),
         ]
     blocks.append(Picture("neighbours.png", "Pictures beside the held-out slice nearest to them by the CLIP"))
-    blocks.append(FEW)
+    blocks.append(FLOORS)
     if any(found["umap"] is None for found in part.values()):
         blocks.append(NO_UMAP)
     sentences = [_sentence(name, found) for name, found in part.items()]
@@ -107,7 +108,7 @@ def _sentence(name: str, found: dict[str, Any]) -> str:
         ""
         if auc["value"] is None
         else " A classifier that has not seen the person tells them from real slices with an AUC of "
-        f"{said(auc)} (other people's slices {said(found['classifier']['floor']['auc'])}; 0.5: not at all)."
+        f"{said(auc)} (training slices of other people {said(found['classifier']['floor']['auc'])})."
     )
     return (
         f"By {name} pictures are to real slices of equal facts {words[told_apart(made, real)]} real "
