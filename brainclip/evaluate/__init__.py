@@ -121,6 +121,7 @@ def _evaluate(recipe: Recipe, folder: Path, prompts: int, split: str, timed: boo
         "split": split,
         "slices": {f.name: int((data.folder_of == k).sum()) for k, f in enumerate(data.folders)},
         "subjects": {f.name: data.datasets[k]["subjects"][split] for k, f in enumerate(data.folders)},
+        "simulated": [f.name for k, f in enumerate(data.folders) if data.datasets[k]["synthetic"]],
         "pairs": data.hash,
         "interval": "95 %: Wilson or bootstrap; over subjects for held-out slices; of times the extremes",
         "judge": {

@@ -47,11 +47,13 @@ class Picture:
     """A picture by its file name in the report's folder, .svg or .png, and what there is to see.
 
     content: of the file, which the report writes; None: a file that is there, or is left out where it is not.
+    folded: shown in HTML on a click.
     """
 
     file_name: str
     caption: str
     content: bytes | None = None
+    folded: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,8 @@ def _block(block: Table | Picture | str, folder: Path) -> str:
         path, caption = folder / block.file_name, escape(block.caption, quote=True)
         data = base64.b64encode(path.read_bytes()).decode()
         image = f'<img alt="{caption}" src="data:{KINDS[path.suffix]};base64,{data}">'
-        return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+        shown_picture = f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+        return _folded(caption, shown_picture) if block.folded else shown_picture
     title, *heads = block.head
     head = "".join(f'<th scope="col">{escape(text)}</th>' for text in (title, *heads))
     rows = ""
@@ -150,7 +153,11 @@ def _block(block: Table | Picture | str, folder: Path) -> str:
         )
         rows += "</tr>"
     made = f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
-    return f"<details><summary>{escape(title)}</summary>{made}</details>" if block.folded else made
+    return _folded(escape(title), made) if block.folded else made
+
+
+def _folded(summary: str, content: str) -> str:
+    return f"<details><summary>{summary}</summary>{content}</details>"
 
 
 def _cell(cell: Cell) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from brainclip.evaluate.page import Section, Table, write_page
 from brainclip.evaluate.sections import sections
+from brainclip.evaluate.sections.words import listed
 from brainclip.weights import write_json
 
 SYNTHETIC = "All generated pictures are synthetic and not for diagnosis."
@@ -15,7 +16,8 @@ SYNTHETIC = "All generated pictures are synthetic and not for diagnosis."
 def write_report(report: dict[str, Any], folder: Path) -> None:
     """Write report.md, report.html with all its pictures in it, plots/*.svg, and last report.json."""
     title = f"{report['model']} on the {report['split']} split"
-    about = f"Value (95 % interval, n). {SYNTHETIC}"
+    held_out = listed([_named(name, report) for name in report["slices"]])
+    about = f"Value (95 % interval, n). {SYNTHETIC} Held-out slices: {held_out}."
     write_page(title, about, [*sections(report), made_from(report)], folder, "report")
     write_json(folder / "report.json", report)  # last: its presence means complete
 
@@ -36,8 +38,13 @@ def made_from(report: dict[str, Any]) -> Section:
             Table(["network", "hash of its weights"], [[name, text] for name, text in networks.items()]),
             Table(
                 [f"held-out pairs, {report['pairs']}", "slices", "people"],
-                [[name, str(slices[name]), str(subjects[name])] for name in slices],
+                [[_named(name, report), str(slices[name]), str(subjects[name])] for name in slices],
             ),
             f"Intervals: {report['interval']}.",
         ],
     )
+
+
+def _named(folder: str, report: dict[str, Any]) -> str:
+    """A folder of pairs, and whether its people are simulated."""
+    return f"{folder} ({'simulated people' if folder in report['simulated'] else 'real people'})"

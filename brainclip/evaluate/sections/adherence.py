@@ -69,17 +69,17 @@ def _conclusion(made: dict[str, Any], real: dict[str, Any]) -> str:
     shares = [listed([said(part.get(kind), percent=True) for kind in kinds]) for part in (made, real)]
     age = [said(part.get("age_order")) for part in (made, real)]
     words = {
-        -1: "less than in real slices",
-        0: "which these numbers do not tell from real slices",
-        1: "more than in real slices",
+        -1: "less than in held-out slices",
+        0: "which these numbers do not tell from held-out slices",
+        1: "more than in held-out slices",
     }
     worse = [kind for kind in kinds if told_apart(made.get(kind), real.get(kind)) < 0]
     return (
         f"Plane, contrast and place (within 8 mm) are found as asked in {shares[0]} of {made['plane']['n']} "
-        f"pictures, and in {shares[1]} of the nearest real slices"
+        f"pictures, and in {shares[1]} of the nearest held-out slices"
         + (f"; {listed(worse)} clearly less often than there" if worse else "; no clear difference")
         + (
-            f". Age: the rank correlation of asked and judged is {age[0]}, in real slices {age[1]}, "
+            f". Age: the rank correlation of asked and judged is {age[0]}, in held-out slices {age[1]}, "
             f"{words[told_apart(made.get('age_order'), real.get('age_order'))]}."
             if "not measured" not in age
             else ". Whether the age is obeyed was not measured."

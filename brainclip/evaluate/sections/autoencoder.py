@@ -19,7 +19,7 @@ def section(report: dict[str, Any]) -> Section:
     return Section(
         "autoencoder",
         "What the autoencoder keeps",
-        f"A held-out slice comes back with {listed(shown)}: no picture can be nearer to a real slice.",
+        f"A held-out slice comes back with {listed(shown)}: no decoded picture can be nearer to a slice.",
         [
             Table(
                 ["autoencoder", *part], [[kind, *(found[kind] for found in part.values())] for kind in kinds]

@@ -36,8 +36,8 @@ def section(report: dict[str, Any]) -> Section:
         "clip",
         "CLIP alone",
         f"A true slice is among the ten nearest to a caption in {said(found, percent=True)} of {found['n']} "
-        f"captions ({name}, {part['pool']} candidates; chance {found['chance']:.0%}). Without training for "
-        f"it, CLIP names: {'; '.join(named)}.",
+        f"captions ({name}, {part['pool']} candidates; chance {100 * found['chance']:.0f} %). Without "
+        f"training for it, CLIP names: {'; '.join(named)}.",
         [
             Picture(
                 "plots/zero_shot.svg",

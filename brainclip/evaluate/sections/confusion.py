@@ -39,7 +39,7 @@ def section(report: dict[str, Any]) -> Section:
     if unsure:
         conclusion += f" Of {listed(unsure)} the judge itself is right in less than 70 % of held-out slices."
     heads = ["share right, by the judge", "generated", *(f"held-out: {name}" for name in held_out)]
-    blocks = [Table(heads, rows), CENTRES, *_pictures(made, held_out)]
+    blocks: list[Table | Picture | str] = [Table(heads, rows), CENTRES, *_pictures(made, held_out)]
     return Section("confusion", "What is taken for what", conclusion, blocks)
 
 
@@ -54,7 +54,8 @@ def _pictures(made: dict[str, Any], held_out: dict[str, Any]) -> list[Picture]:
         }
         svg = shades(tables, part["labels"], part["labels"], axes_names=("wanted", "judged"))
         caption = f"{facet}: of the slices that should show what the row says, the share that is judged so"
-        pictures.append(Picture(f"plots/confusion_{facet.replace(' ', '_')}.svg", caption, svg))
+        path = f"plots/confusion_{facet.replace(' ', '_')}.svg"
+        pictures.append(Picture(path, caption, svg, folded=facet.endswith(" level")))
     return pictures
 
 

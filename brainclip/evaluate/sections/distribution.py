@@ -47,7 +47,7 @@ def section(report: dict[str, Any]) -> Section | None:
             for contrast, group in found["groups"].items()
         }
         if plotted:
-            said_of = f"KID by {name} {found['hash']}: the nearer to the floor, the nearer to real slices"
+            said_of = f"KID by {name} {found['hash']}: the nearer to the floor, the nearer to held-out slices"
             blocks.append(Picture(f"plots/kid_{name}.svg", said_of, intervals(plotted, f"KID by {name}")))
     if not sentences:
         return None
@@ -56,9 +56,9 @@ def section(report: dict[str, Any]) -> Section | None:
 
 def _sentence(name: str, kid: Any, kid_floor: Any, coverage: Any, coverage_floor: Any) -> str:
     words = {
-        1: "farther from real slices than other people's slices are",
-        0: "not told from other people's slices by their distance to real ones",
-        -1: "nearer to real slices than other people's slices are",
+        1: "farther from held-out slices than training slices of other people are",
+        0: "not told from training slices of other people by their distance to held-out ones",
+        -1: "nearer to held-out slices than training slices of other people are",
     }
     return (
         f"By {name} the pictures are {words[told_apart(kid, kid_floor)]} (KID {said(kid)}, floor "

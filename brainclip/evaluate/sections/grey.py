@@ -14,9 +14,7 @@ ROWS = (
     ("kolmogorov_smirnov", "Kolmogorov-Smirnov"),
 )
 RATIOS = {"grey_to_white": "grey to white matter", "fluid_to_white": "fluid to white matter"}
-LEAST_INSIDE = (
-    0.8  # of a contrast's pictures in the range of 95 % of real slices, for a sentence without blame
-)
+LEAST_INSIDE = 80  # %, of a contrast's pictures in the range of 95 % of held-out slices
 
 
 def section(report: dict[str, Any]) -> Section | None:
@@ -66,9 +64,9 @@ def _conclusion(part: dict[str, Any], shares: dict[str, Any]) -> str:
         "of the scale to be those of the held-out slices; those of other people by "
         f"{said(group['floor']['wasserstein'])}. "
         + (
-            f"Fewer than {LEAST_INSIDE} % of the pictures have a real slice's ratio of {listed(off)}."
+            f"Fewer than {LEAST_INSIDE} % of the pictures have a held-out slice's {listed(off)}."
             if off
-            else f"At least {LEAST_INSIDE} % of each contrast's pictures have tissue ratios of real slices."
+            else f"At least {LEAST_INSIDE} % of each contrast's pictures have ratios of held-out slices."
             if shares
             else "Tissue ratios were not measured."
         )

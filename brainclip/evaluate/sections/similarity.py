@@ -10,7 +10,7 @@ from brainclip.evaluate.page import Picture, Section, Table
 from brainclip.evaluate.plots import cloud, intervals, shades
 from brainclip.evaluate.sections.words import said, told_apart
 
-KINDS = {"made": "generated with real", "real": "real with real of other people"}
+KINDS = {"made": "generated with held-out", "real": "held-out with those of other people"}
 FLOORS = (
     "The floor is the mark for the classifier, not 0.5: the networks were trained on its people, "
     "and matching slices lie at slightly other places."
@@ -43,7 +43,7 @@ def section(report: dict[str, Any]) -> Section | None:
                 [
                     f"nearest held-out slice by {by} has the same",
                     "of a generated one",
-                    "of another real person's",
+                    "of another held-out person's",
                 ],
                 [
                     [facet, *(found["nearest"][kind][facet] for kind in KINDS)]
@@ -65,7 +65,7 @@ def section(report: dict[str, Any]) -> Section | None:
     if any(found["umap"] is None for found in part.values()):
         blocks.append(NO_UMAP)
     sentences = [_sentence(name, found) for name, found in part.items()]
-    return Section("similarity", "Among real slices, by their facts", " ".join(sentences), blocks)
+    return Section("similarity", "Among held-out slices, by their facts", " ".join(sentences), blocks)
 
 
 def _places(name: str, found: dict[str, Any]) -> list[Picture]:
@@ -107,10 +107,10 @@ def _sentence(name: str, found: dict[str, Any]) -> str:
     told = (
         ""
         if auc["value"] is None
-        else " A classifier that has not seen the person tells them from real slices with an AUC of "
+        else " A classifier that has not seen the person tells them from held-out slices with an AUC of "
         f"{said(auc)} (training slices of other people {said(found['classifier']['floor']['auc'])})."
     )
     return (
-        f"By {name} pictures are to real slices of equal facts {words[told_apart(made, real)]} real "
-        f"slices of other people are (cosine {said(made)}, real {said(real)}).{told}"
+        f"By {name} pictures are to held-out slices of equal facts {words[told_apart(made, real)]} slices of "
+        f"other held-out people are (cosine {said(made)}, held-out {said(real)}).{told}"
     )
