@@ -6,7 +6,7 @@ from typing import Any
 
 from brainclip.evaluate.page import Picture, Section, Table
 from brainclip.evaluate.plots import intervals
-from brainclip.evaluate.sections.words import FLOOR, listed, said
+from brainclip.evaluate.sections.words import FLOOR, said
 
 ROWS = (
     ("wasserstein", "Wasserstein"),
@@ -64,7 +64,7 @@ def _conclusion(part: dict[str, Any], shares: dict[str, Any]) -> str:
         "of the scale to be those of the held-out slices; those of other people by "
         f"{said(group['floor']['wasserstein'])}. "
         + (
-            f"Fewer than {LEAST_INSIDE} % of the pictures have a held-out slice's {listed(off)}."
+            f"Fewer than {LEAST_INSIDE} % of the pictures have the ratio of held-out ones: {'; '.join(off)}."
             if off
             else f"At least {LEAST_INSIDE} % of each contrast's pictures have ratios of held-out slices."
             if shares
