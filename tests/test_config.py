@@ -73,7 +73,7 @@ def test_override_replaces_a_value_and_keeps_its_type() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("[clip]\nlayer = 3", "unknown key 'layer' in \\[clip\\]; known keys: mix, steps"),
+        ("[clip]\nlayer = 3", "unknown key 'layer' in \\[clip\\]; known keys: mix, slices, steps"),
         ("[clip]\nsteps = 'many'", "clip.steps = 'many' should be of type int"),
         ("[clip]\nsteps = true", "clip.steps = True should be of type int"),
         ("[pairs.ixi]\nmask = 'x'", "unknown key 'mask' in \\[pairs.ixi\\]"),

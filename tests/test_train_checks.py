@@ -26,7 +26,7 @@ ADAPTER = ["adapter.site.mix={simulated=1.0}"]
         ("clip clip.steps=-1", "clip.steps = -1: give 0 or more"),
         ("clip clip.save_every=0", "clip.save_every = 0: give 1 or more"),
         ("clip clip.seed=-1", "clip.seed = -1: give 0 or more"),
-        ("clip clip.rate=0", "clip.rate = 0.0: give a number above 0"),
+        ("clip clip.rate=-1", "clip.rate = -1.0: give 0 or more"),
         ("clip clip.rate=nan", "clip.rate = nan: give a finite number"),
         ("clip clip.ema=1", "clip.ema = 1.0: give a number from 0 (no average of weights) to below 1"),
         ("clip clip.precision=half", "clip.precision = 'half': possible are no, bf16, fp16"),

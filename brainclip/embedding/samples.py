@@ -25,8 +25,8 @@ class Sample:
     """One slice to be embedded.
 
     pixels: (H, W) float32 in [0, 1]. facts: what is known of it. source: the input as it was given. prepared:
-    it was cut from a volume by this package; otherwise it is taken as it is, and a Fingerprint says whether
-    it looks like the training data.
+    it was cut from a volume or drawn by this package; otherwise it is taken as it is, and a Fingerprint says
+    whether it looks like the training data.
     """
 
     pixels: np.ndarray = field(repr=False)
@@ -66,7 +66,8 @@ def samples(
         elif isinstance(one, Picture):
             place = round(one.position_mm, 3)
             facts = Facts(one.plane, place, one.facts.modality, level_at(one.plane, place))
-            yield Sample(as_pixels(one, geometry.size, geometry.spacing_mm), facts, f"picture {number}")
+            made = as_pixels(one, geometry.size, geometry.spacing_mm)
+            yield Sample(made, facts, f"picture {number}", prepared=True)
         else:
             stack = np.asarray(one)
             for pixels in stack if stack.ndim == 3 else (stack,):

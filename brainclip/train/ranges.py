@@ -8,7 +8,7 @@ from typing import Any
 
 from brainclip.errors import RecipeError
 
-ABOVE_0 = {"rate", "clip_norm", "spacing_mm", "every_mm"}
+ABOVE_0 = {"clip_norm", "spacing_mm", "every_mm"}
 SHARES = {
     *("mirror", "alike", "whiten", "caption_dropout", "embedding_dropout", "pyramid_noise"),
     *("least_similarity", "least_overlap"),
@@ -16,7 +16,7 @@ SHARES = {
 FROM_0 = {
     *("steps", "warmup", "decay", "weight_decay", "piece", "sample_every", "seed", "limit", "size", "blocks"),
     *("rotate_degrees", "scale", "shift_mm", "elastic_mm"),
-    *("age", "noise", "min_snr", "offset_noise", "text_rate"),
+    *("age", "noise", "min_snr", "offset_noise", "rate", "text_rate"),
 }
 FROM_1 = {
     *("subjects", "people", "workers", "batch", "save_every", "sampling_steps", "timesteps", "candidates"),
@@ -44,7 +44,7 @@ def check_numbers(where: str, table: Any) -> None:
 
 def _check(place: str, name: str, value: Any, number: float) -> None:
     shown = list(value) if isinstance(value, tuple) else value
-    if not math.isfinite(number):
+    if not math.isfinite(number) and (name, number) != ("clip_norm", math.inf):  # which clips nothing
         raise RecipeError(f"{place} = {shown}: give a finite number")
     if name in ABOVE_0 and number <= 0:
         raise RecipeError(f"{place} = {shown}: give a number above 0")
