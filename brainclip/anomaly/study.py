@@ -80,8 +80,8 @@ class Study:
 
     def _held_out(self, source: str, split: str) -> Cases:
         recipe, data = self.recipe, self.data(source, split)
-        asked = as_dict(replace(recipe, methods=(), candidate={}, healthy=HealthyRecipe(), real={}))
-        key = digest([asked["sweep"], recipe.slices, recipe.people, recipe.seed, data.hash])
+        own, sweep = list(recipe.modalities[source]), as_dict(recipe)["sweep"]
+        key = digest([sweep, own, recipe.slices, recipe.people, recipe.seed, data.hash])
         path = self.folder / "cases" / f"{source}-{split}-{key}.npz"
         if not path.exists():
             made = make_cases(
