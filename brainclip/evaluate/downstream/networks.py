@@ -12,8 +12,7 @@ from brainclip.evaluate.judge import Block
 
 
 class Small(nn.Module):
-    """Grey slices (B, 1, H, W) to (B, classes) logits; as the judge is built, with 16 x 16 times less work at
-    a quarter of its width on slices of half the size."""
+    """Grey slices (B, 1, H, W) to (B, classes) logits; built as the judge is."""
 
     def __init__(self, classes: int, width: int) -> None:
         super().__init__()
