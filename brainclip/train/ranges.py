@@ -14,7 +14,19 @@ SHARES = {
     *("least_similarity", "least_overlap"),
 }
 FROM_0 = {
-    *("steps", "warmup", "decay", "weight_decay", "piece", "sample_every", "seed", "limit", "size", "blocks"),
+    *(
+        "slices",
+        "steps",
+        "warmup",
+        "decay",
+        "weight_decay",
+        "piece",
+        "sample_every",
+        "seed",
+        "limit",
+        "size",
+        "blocks",
+    ),
     *("rotate_degrees", "scale", "shift_mm", "elastic_mm"),
     *("age", "noise", "min_snr", "offset_noise", "rate", "text_rate"),
 }
