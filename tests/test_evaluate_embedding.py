@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -42,11 +41,10 @@ def test_study_measures_every_part_once_and_writes_the_report(
     assert "None" not in text and "nan" not in text.replace("nano", "")
     for number in (1, 2, 3):
         assert (tmp_path / "search" / f"{number}.png").is_file()
-    calibration = json.loads((tmp_path / "calibration" / f"{model.clip.hash}.json").read_text())
+    calibration = json.loads((tmp_path / "known" / f"{model.clip.hash}.json").read_text())
     assert calibration["fitted_on"] == "validation people: 2 of toy"
-    shutil.copyfile(tmp_path / "calibration" / f"{model.clip.hash}.json", tmp_path / "calibration.json")
     assert Calibration(**calibration).of("zero_shot", "plane") > 0
-    assert Fingerprint.load(tmp_path / "fingerprint.npz").limits.keys() == fingerprint.CHECKS.keys()
+    assert Fingerprint.load(tmp_path / "known" / "fingerprint.npz").limits.keys() == fingerprint.CHECKS.keys()
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["counts"] == {"toy": {"train": [12, 288], "validation": [2, 48], "test": [3, 72]}}
     before = (tmp_path / "classes.json").stat().st_mtime_ns

@@ -238,6 +238,7 @@ def index(asked: argparse.Namespace) -> str:
 
 def search(asked: argparse.Namespace) -> str:
     from brainclip.embedding.index import Index, query_of
+    from brainclip.embedding.readings import Readings
     from brainclip.model import load
 
     if asked.out and asked.out.suffix not in (".csv", ".png"):
@@ -263,7 +264,15 @@ def search(asked: argparse.Namespace) -> str:
         if asked.out:
             _write_rows(asked.out, ("score", "caption"), texts)
         return "search: " + "; ".join(f"{text!r} ({score:.3f})" for score, text in texts[:SHOWN])
-    hits = found.search(query, asked.k, facts=facts if asked.strict else None, each_person_once=asked.once)
+    sizes = None if facts is None or asked.strict else facts.sizes
+    hits = found.search(
+        query,
+        asked.k,
+        facts=facts if asked.strict else None,
+        sizes=sizes,
+        readings=Readings.load(model) if sizes else None,
+        each_person_once=asked.once,
+    )
     if not hits:
         raise BrainclipError(f"no slice of {asked.index} agrees with what was asked; leave --strict away")
     if asked.out and asked.out.suffix == ".png":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ from atlas.prompt import read_prompt
 from atlas.structures import sizes_of
 from atlas.truth import AGE_TOLERANCE_YEARS
 from brainclip.embedding.classes import meanings
+from brainclip.embedding.readings import Readings
 from brainclip.embedding.rows import COLUMNS, facts_of_row, read_cohort
 from brainclip.errors import BrainclipError
 from brainclip.model import BrainCLIP
@@ -28,6 +30,7 @@ from brainclip.weights import hash_file, read_json, write_json
 FORMAT = 1
 BLOCK = 65_536  # rows compared at a time: 50 MB at D = 192
 FAISS = "faiss.index"
+SHORTLIST = 30  # times as many slices as are asked for, among which sizes are looked at
 LISTS = 1024  # of faiss's inverted file, of which PROBES are looked at
 PROBES = 64
 
@@ -171,19 +174,33 @@ class Index:
         return nearest_of(self.embeddings, queries, k, allowed)
 
     def search(
-        self, query: np.ndarray, k: int = 10, *, facts: Facts | None = None, each_person_once: bool = False
+        self,
+        query: np.ndarray,
+        k: int = 10,
+        *,
+        facts: Facts | None = None,
+        sizes: Mapping[str, str] | None = None,
+        readings: Readings | None = None,
+        each_person_once: bool = False,
     ) -> list[Hit]:
         """The k slices nearest to an embedding (D,), best first.
 
-        facts: only slices that agree with them, see agreeing(). each_person_once: only the best slice of each
-        person.
+        facts: only slices that agree with them, see agreeing(). sizes, readings: of the SHORTLIST * k
+        nearest, those first whose embeddings show these sizes of structures most; those at places where a
+        structure is not seen, last. each_person_once: only the best slice of each person.
         """
         allowed = None if facts is None else self.agreeing(facts)
-        many = k if not each_person_once else len(self)
+        many = len(self) if each_person_once else SHORTLIST * k if sizes else k
         scores, rows = self.nearest(np.asarray(query, dtype=np.float32)[None], many, allowed=allowed)
+        near, order = scores[0], rows[0]
+        if sizes and readings is not None:
+            near, order = near[: SHORTLIST * k], order[: SHORTLIST * k]
+            shown = readings.scores(sizes, self.columns, order, np.asarray(self.embeddings[order]))
+            again = np.argsort(-np.where(np.isnan(shown), -np.inf, shown), kind="stable")
+            near, order = near[again], order[again]
         found: list[Hit] = []
         people: set[str] = set()
-        for score, row in zip(scores[0], rows[0], strict=True):
+        for score, row in zip(near, order, strict=True):
             columns = {name: self.columns[name][row] for name in COLUMNS}
             if each_person_once and columns["subject"] in people:
                 continue

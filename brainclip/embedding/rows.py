@@ -133,6 +133,12 @@ def read_cohort(path: str | Path) -> Cohort:
     return Cohort(np.array(flat, dtype=np.float32).reshape(-1, width), columns, about)
 
 
+def together(cohorts: Sequence[Cohort]) -> Cohort:
+    """Several cohorts as one, about of the first."""
+    columns = {name: np.concatenate([one.columns[name] for one in cohorts]) for name in COLUMNS}
+    return Cohort(np.concatenate([one.embeddings for one in cohorts]), columns, cohorts[0].about)
+
+
 def columns_of(table: pyarrow.Table) -> dict[str, np.ndarray]:
     """The columns of COLUMNS as numpy arrays."""
     found = {}

@@ -16,6 +16,7 @@ QUESTIONS = {
     "sex": "sex",
 }
 READERS = {"zero_shot": "captions (zero-shot)", "neighbours": "nearest training slices"}
+WAYS = {"caption": "caption", "against_small": "caption against that of small", "read": "size read"}
 AGE = {
     "error": "mean absolute error, years",
     "error_of_the_mean_age": "the mean age of the training people for everybody",
@@ -74,24 +75,18 @@ def _retrieval(found: Mapping[str, Any]) -> list[str]:
         rows = [
             [
                 kind,
-                shown(row["order"]),
-                shown(row["order_against_small"]),
-                shown(row["top"]),
-                shown(row["top_against_small"]),
-                f"{row['all']:.3g}",
+                *(f"{shown(row[way]['order'])}; {row[way]['top']['value']:.0f}" for way in WAYS),
+                f"{row['all']:.0f}",
             ]
             for kind, row in part["ventricles"].items()
         ]
         if rows:
-            heads = [
-                f'{name}, "enlarged lateral ventricles"',
-                "order with the percentile",
-                'against "small"',
-                "percentile of the 10 found",
-                'against "small"',
-                "of all",
+            lines += [
+                'Search for "enlarged lateral ventricles": Spearman\'s correlation of the score with the '
+                "percentile for the age; mean percentile of the 10 slices found.",
+                "",
             ]
-            lines += table(heads, rows)
+            lines += table([name, *WAYS.values(), "mean percentile of all"], rows)
     return lines
 
 

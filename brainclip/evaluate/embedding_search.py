@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from brainclip.embedding.classes import meanings
+from brainclip.embedding.readings import Readings
 from brainclip.embedding.rows import Cohort
 from brainclip.evaluate.embedding_facts import drawn
 from brainclip.evaluate.figures import average, spearman
@@ -20,6 +21,7 @@ SEEN = {  # levels at which the lateral ventricles are seen in every person
     "coronal": ("caudate heads", "frontal horns", "hippocampus", "atria of the lateral ventricles"),
 }
 TOP = 10
+ASKED = {"lateral ventricles": "enlarged"}
 
 
 def slice_to_slice(cohort: Cohort, split: str) -> dict[str, Any]:
@@ -52,10 +54,13 @@ def slice_to_slice(cohort: Cohort, split: str) -> dict[str, Any]:
     return figures
 
 
-def ventricle_search(model: BrainCLIP, cohort: Cohort, split: str) -> dict[str, dict[str, Any]]:
+def ventricle_search(
+    model: BrainCLIP, cohort: Cohort, split: str, readings: Readings
+) -> dict[str, dict[str, Any]]:
     """ "plane contrast" -> what "enlarged lateral ventricles" finds among slices of that plane and contrast
     that show them: Spearman's correlation of its score with the percentile of the ventricles for the age, the
-    same with the score of "small" taken off, and the mean percentile of the TOP found, beside that of all."""
+    same with the score of "small" taken off, and with the size read from the embedding (Readings); the mean
+    percentile of the TOP found each way, beside that of all."""
     figures = {}
     contrasts = sorted(set(cohort.columns["contrast"]))
     for plane, levels in SEEN.items():
@@ -79,13 +84,13 @@ def ventricle_search(model: BrainCLIP, cohort: Cohort, split: str) -> dict[str, 
             ]
             large, small = (cohort.embeddings[kept] @ meanings(model.clip, asked).numpy().T).T
             people = cohort.columns["subject"][kept]
-            top = np.argsort(-large)[:TOP]
-            contrast_top = np.argsort(-(large - small))[:TOP]
-            figures[f"{plane} {contrast}"] = {
-                "order": spearman(large, size, people),
-                "order_against_small": spearman(large - small, size, people),
-                "top": average(size[top]),
-                "top_against_small": average(size[contrast_top]),
-                "all": round(float(size.mean()), 1),
-            }
+            read = readings.scores(ASKED, cohort.columns, kept, cohort.embeddings[kept])
+            figures[f"{plane} {contrast}"] = {"all": round(float(size.mean()), 1)}
+            for name, score in (("caption", large), ("against_small", large - small), ("read", read)):
+                known = np.isfinite(score)
+                first = np.argsort(-score[known])[:TOP]
+                figures[f"{plane} {contrast}"][name] = {
+                    "order": spearman(score[known], size[known], people[known]),
+                    "top": average(size[known][first]),
+                }
     return figures

@@ -17,7 +17,8 @@ from brainclip.embedding.cohort import embed_folder
 from brainclip.embedding.embedded import geometry_of
 from brainclip.embedding.fingerprint import Fingerprint
 from brainclip.embedding.index import Index, query_of
-from brainclip.embedding.rows import Cohort, read_cohort
+from brainclip.embedding.readings import Readings, fit, seen_between
+from brainclip.embedding.rows import Cohort, read_cohort, together
 from brainclip.embedding.sheet import save_sheet, search_sheet
 from brainclip.errors import RecipeError
 from brainclip.evaluate import (
@@ -33,6 +34,8 @@ from brainclip.evaluate.retrieval import retrieval
 from brainclip.model import BrainCLIP, load
 from brainclip.picture import read_slice
 from brainclip.weights import read_json, write_json
+
+STRUCTURES = ("lateral ventricles", "hippocampi")  # whose size is read from embeddings
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,8 @@ def _counts(cohort: Cohort) -> dict[str, list[int]]:
 def _retrieval(recipe: EmbeddingRecipe, model: BrainCLIP, cohorts: dict[str, Cohort]) -> dict[str, Any]:
     """Sentence to slice and back, slice to slice, search for the size of the ventricles, on test people."""
     found = {}
+    readings = _readings(recipe, cohorts)
+    readings.save(Path(recipe.folder) / "known" / f"{model.clip.hash}.safetensors")
     for name, cohort in cohorts.items():
         data = PairDataset([Path(recipe.pairs[name])], "test")
         pair = next(iter(retrieval(model.clip, data).values()))
@@ -113,8 +118,17 @@ def _retrieval(recipe: EmbeddingRecipe, model: BrainCLIP, cohorts: dict[str, Coh
             for key, value in embedding_search.slice_to_slice(cohort, "test").items()
             if key != "pool"
         }
-        found[name]["ventricles"] = embedding_search.ventricle_search(model, cohort, "test")
+        found[name]["ventricles"] = embedding_search.ventricle_search(model, cohort, "test", readings)
     return found
+
+
+def _readings(recipe: EmbeddingRecipe, cohorts: dict[str, Cohort]) -> Readings:
+    """Sizes of STRUCTURES read from embeddings, learned from the training people of all pairs."""
+    facts = [
+        pair.facts for pairs in recipe.pairs.values() for pair in PairDataset([Path(pairs)], "train").pairs
+    ]
+    train = [cohort.take(cohort.columns["split"] == "train") for cohort in cohorts.values()]
+    return fit(together(train), seen_between(facts, STRUCTURES), STRUCTURES)
 
 
 def _train_index(cohorts: dict[str, Cohort], folder: Path, name: str) -> Index:
@@ -142,7 +156,7 @@ def _captions(model: BrainCLIP, cohorts: dict[str, Cohort], folder: Path) -> dic
     }
     people = ", ".join(f"{_counts(cohort)['validation'][0]} of {name}" for name, cohort in cohorts.items())
     calibration = embedding_facts.calibrated(together, model.clip.hash, f"validation people: {people}")
-    calibration.save(folder / "calibration" / f"{model.clip.hash}.json")
+    calibration.save(folder / "known" / f"{model.clip.hash}.json")
     for name, cohort in cohorts.items():
         index = _train_index(cohorts, folder, name).of_split("train")
         answers = embedding_facts.read_all(model, [cohort], "test", index)
@@ -157,8 +171,8 @@ def _fingerprint(recipe: EmbeddingRecipe, model: BrainCLIP, folder: Path) -> dic
     folders = [Path(name) for name in recipe.pairs.values()]
     train, validation = (PairDataset(folders, split) for split in ("train", "validation"))
     made = fingerprint_study.fitted(train, validation)
-    made.save(folder / "fingerprint.npz")
-    made = Fingerprint.load(folder / "fingerprint.npz")
+    made.save(folder / "known" / "fingerprint.npz")
+    made = Fingerprint.load(folder / "known" / "fingerprint.npz")
     found: dict[str, Any] = {
         name: fingerprint_study.rates(made, PairDataset([Path(pairs)], "test"))
         for name, pairs in recipe.pairs.items()
@@ -178,10 +192,18 @@ def _searches(recipe: EmbeddingRecipe, model: BrainCLIP, folder: Path) -> list[d
     """The searches of the recipe among test people, by the sentence alone and among slices whose known facts
     agree with it, each with a picture; the last one's query is a slice."""
     rows: list[dict[str, Any]] = []
+    readings = Readings.read(folder / "known" / f"{model.clip.hash}.safetensors")
     index = _shown_index(recipe, folder, recipe.searched, folder / f"{recipe.searched}-test")
     for text, strict in [(text, strict) for text in recipe.searches for strict in (False, True)]:
         query, facts = query_of(model, text)
-        hits = index.search(query, 10, facts=facts if strict else None, each_person_once=True)
+        hits = index.search(
+            query,
+            10,
+            facts=facts if strict else None,
+            sizes=None if strict else facts.sizes,
+            readings=readings,
+            each_person_once=True,
+        )
         title = f'"{text}"{" --strict" if strict else ""}'
         save_sheet(search_sheet(index, f"search {title}", hits), _sheet(folder, rows))
         rows.append({"query": title, "hits": [str(hit) for hit in hits], "slices": len(index)})
