@@ -14,21 +14,9 @@ SHARES = {
     *("least_similarity", "least_overlap"),
 }
 FROM_0 = {
-    *(
-        "slices",
-        "steps",
-        "warmup",
-        "decay",
-        "weight_decay",
-        "piece",
-        "sample_every",
-        "seed",
-        "limit",
-        "size",
-        "blocks",
-    ),
+    *("slices", "steps", "warmup", "decay", "weight_decay", "piece", "sample_every", "seed", "limit", "size"),
     *("rotate_degrees", "scale", "shift_mm", "elastic_mm"),
-    *("age", "noise", "min_snr", "offset_noise", "rate", "text_rate"),
+    *("age", "noise", "min_snr", "offset_noise", "rate", "text_rate", "blocks"),
 }
 FROM_1 = {
     *("subjects", "people", "workers", "batch", "save_every", "sampling_steps", "timesteps", "candidates"),
