@@ -61,7 +61,7 @@ def ventricle_search(
     that show them: Spearman's correlation of its score with the percentile of the ventricles for the age, the
     same with the score of "small" taken off, and with the size read from the embedding (Readings); the mean
     percentile of the TOP found each way, beside that of all."""
-    figures = {}
+    figures: dict[str, dict[str, Any]] = {}
     contrasts = sorted(set(cohort.columns["contrast"]))
     for plane, levels in SEEN.items():
         for contrast in contrasts:
