@@ -94,7 +94,7 @@ def _searches(found: list[Mapping[str, Any]]) -> list[str]:
     lines = []
     for number, row in enumerate(found, 1):
         lines += [
-            f"`{row['query']}` among {row['slices']} test slices:",
+            f"{row['query']} ({row['slices']} slices):",
             "",
             f"![](../search/{number}.png)",
             "",

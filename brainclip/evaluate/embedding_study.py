@@ -51,8 +51,9 @@ class EmbeddingRecipe:
     masks: str = ""  # their brain masks
     visits: tuple[int, ...] = (4, 16)  # heads that are embedded to measure memory
     files: int = 512  # slices that speed is measured on
-    searches: tuple[str, ...] = ("coronal T2, enlarged ventricles",)
-    searched: str = "simulated"  # the pairs in which they look
+    searches: dict[str, str] = field(  # sentence -> the pairs in which it looks
+        default_factory=lambda: {"coronal T1, enlarged ventricles": "ixi"}
+    )
     like: str = "ixi"  # the pairs of which a test slice is the query of a last search
 
 
@@ -62,7 +63,7 @@ def run_embedding_study(recipe: EmbeddingRecipe) -> str:
 
     RecipeError for a name of pairs that is not there; PairsError and WeightsError for what cannot be read.
     """
-    for name in (recipe.age, recipe.searched, recipe.like):
+    for name in (recipe.age, recipe.like, *recipe.searches.values()):
         if name not in recipe.pairs:
             raise RecipeError(f"{name!r} is none of the pairs: {', '.join(recipe.pairs)}")
     folder, model = Path(recipe.folder), load(recipe.model)
@@ -189,22 +190,14 @@ def _person(path: Path) -> str:
 
 
 def _searches(recipe: EmbeddingRecipe, model: BrainCLIP, folder: Path) -> list[dict[str, Any]]:
-    """The searches of the recipe among test people, by the sentence alone and among slices whose known facts
-    agree with it, each with a picture; the last one's query is a slice."""
+    """The searches of the recipe among test people, each with a picture; the last one's query is a slice."""
     rows: list[dict[str, Any]] = []
     readings = Readings.read(folder / "known" / f"{model.clip.hash}.safetensors")
-    index = _shown_index(recipe, folder, recipe.searched, folder / f"{recipe.searched}-test")
-    for text, strict in [(text, strict) for text in recipe.searches for strict in (False, True)]:
+    for text, name in recipe.searches.items():
+        index = _shown_index(recipe, folder, name, folder / f"{name}-test")
         query, facts = query_of(model, text)
-        hits = index.search(
-            query,
-            10,
-            facts=facts if strict else None,
-            sizes=None if strict else facts.sizes,
-            readings=readings,
-            each_person_once=True,
-        )
-        title = f'"{text}"{" --strict" if strict else ""}'
+        hits = index.search(query, 10, sizes=facts.sizes, readings=readings, each_person_once=True)
+        title = f'"{text}" among the test people of {name}'
         save_sheet(search_sheet(index, f"search {title}", hits), _sheet(folder, rows))
         rows.append({"query": title, "hits": [str(hit) for hit in hits], "slices": len(index)})
     index = _shown_index(recipe, folder, recipe.like, folder / f"{recipe.like}-test")
