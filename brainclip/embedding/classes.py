@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -50,15 +52,16 @@ def similarities(
     clip: Clip, image: Tensor, facts: Sequence[Facts], candidates: Choose, *, wordings: int = WORDINGS
 ) -> list[np.ndarray]:
     """For each slice the cosines to its candidate captions; image: (N, D) embeddings of the slices."""
-    known: dict[str, Tensor] = {}
     found = []
     for row, fact in zip(image, facts, strict=True):
-        options = candidates(fact)
-        key = repr(options)
-        if key not in known:
-            known[key] = meanings(clip, options, wordings=wordings)
-        found.append((known[key] @ row).numpy())
+        options = json.dumps([dict(option) for option in candidates(fact)])
+        found.append((_meanings(clip, options, wordings) @ row).numpy())
     return found
+
+
+@lru_cache(maxsize=1024)  # each some captions, which take longer to embed than a slice
+def _meanings(clip: Clip, mentioned: str, wordings: int) -> Tensor:
+    return meanings(clip, json.loads(mentioned), wordings=wordings)
 
 
 def chosen(clip: Clip, image: Tensor, facts: Sequence[Facts], candidates: Choose) -> np.ndarray:

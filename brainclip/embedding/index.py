@@ -282,6 +282,9 @@ def nearest_of(
         best = np.concatenate([best, scores], axis=1)
         here = np.broadcast_to(np.arange(start, start + scores.shape[1]), scores.shape)
         rows = np.concatenate([rows, here], axis=1)
+        if best.shape[1] > k > 0:  # what is not among the k best need not be sorted
+            part = np.argpartition(-best, k - 1, axis=1)[:, :k]
+            best, rows = np.take_along_axis(best, part, axis=1), np.take_along_axis(rows, part, axis=1)
         kept = np.argsort(-best, axis=1, kind="stable")[:, :k]
         best, rows = np.take_along_axis(best, kept, axis=1), np.take_along_axis(rows, kept, axis=1)
     return best, rows
