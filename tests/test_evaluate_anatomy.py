@@ -16,6 +16,7 @@ from atlas.prompt import read_prompt
 from brainclip.config import load_recipe
 from brainclip.data import PairDataset
 from brainclip.errors import BrainclipError
+from brainclip.evaluate import ventricles
 from brainclip.evaluate.anatomy import anatomy, run_anatomy
 from brainclip.evaluate.counterparts import asked_like, chosen_rows
 from brainclip.evaluate.page import markdown
@@ -49,7 +50,9 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def part(recipe: Path) -> dict[str, Any]:
     loaded = load_recipe(recipe)
     held_out = PairDataset([loaded.pairs_folder("toy")], "test")
-    return anatomy(load(recipe.parent / "model"), loaded, held_out, recipe.parent / "anatomy")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ventricles, "FEWEST", 4)  # the toy run has few slices there
+        return anatomy(load(recipe.parent / "model"), loaded, held_out, recipe.parent / "anatomy")
 
 
 def test_every_contrast_is_compared_and_every_figure_has_its_n_and_interval(part: dict[str, Any]) -> None:
@@ -112,3 +115,13 @@ def test_slices_are_of_every_person_and_contrast_and_none_is_taken_twice(recipe:
     few = chosen_rows(data, ["T1"], people=2)
     assert len({data.pairs[i].subject for i in few}) == 2
     assert np.array_equal(few, chosen_rows(data, ["T1"], people=2))
+
+
+def test_each_size_of_the_ventricles_is_asked_of_each_person_and_judged(part: dict[str, Any]) -> None:
+    for found in part["sizes"].values():
+        asked = np.array(found["made"]["counts"]).sum(1)
+        assert asked[0] > 0 and len(set(asked.tolist())) == 1
+        assert found["made"]["right"]["n"] == asked.sum() and set(found["shares"]) == set(
+            found["made"]["labels"]
+        )
+    assert part["sizes"]

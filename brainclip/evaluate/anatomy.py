@@ -24,6 +24,7 @@ from brainclip.evaluate.segmenter import (
 )
 from brainclip.evaluate.tissue_sheet import tissue_sheet
 from brainclip.evaluate.tissues import tissues_of
+from brainclip.evaluate.ventricles import ventricle_sizes
 from brainclip.model import BrainCLIP
 from brainclip.train.checks import check_stage
 
@@ -38,7 +39,8 @@ def anatomy(
 
     Trains the segmenter of the recipe first if it is not there. held_out: of the tables in [segmenter] mix.
     folder: gets pictures/ and segmenter.png. segmenter: hash, what it was trained on, and `segmenter_scores`
-    of both held-out splits. groups: see `_group`. people: of each table at most so many.
+    of both held-out splits. groups: see `_group`. sizes: see `ventricle_sizes`. people: of each table at most
+    so many.
     """
     train_segmenter(recipe)
     segmenter = Segmenter.load(Path(recipe.folder) / "segmenter")
@@ -73,6 +75,7 @@ def anatomy(
             "held_out": {split: segmenter_scores(segmenter, recipe, split) for split in SPLITS},
         },
         "groups": groups,
+        "sizes": ventricle_sizes(model, recipe, segmenter, pairs, held_out, training, folder / "pictures"),
     }
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from brainclip.evaluate.figures import Figure
 from brainclip.evaluate.page import Picture, Section, Table
-from brainclip.evaluate.plots import intervals
+from brainclip.evaluate.plots import intervals, shades
+from brainclip.evaluate.sections.confusion import counted
 from brainclip.evaluate.sections.words import listed, said
 
 OUTLINES = {
@@ -51,6 +52,7 @@ def section(report: dict[str, Any]) -> Section | None:
             ),
             _ages(groups),
             *_plot(groups),
+            *_sizes(part["sizes"]),
             _areas(groups),
             _symmetry(groups),
             _outlines(groups),
@@ -98,6 +100,34 @@ def _plot(groups: dict[str, Any]) -> list[Picture]:
         return []
     drawn = intervals(rows, "percentage points of the brain a decade", marks={"no ageing": 0.0})
     return [Picture("plots/ageing.svg", "Growth of the lateral ventricles with age", drawn)]
+
+
+def _sizes(sizes: dict[str, Any]) -> list[Table | Picture]:
+    """Asked and judged sizes of the ventricles; nothing where none was asked for."""
+    if not sizes:
+        return []
+    words = list(next(iter(sizes.values()))["shares"])
+    rows: list[list[str | Figure | None]] = [
+        [name, found["made"]["right"], found["real"]["right"], *(found["shares"][word] for word in words)]
+        for name, found in sizes.items()
+    ]
+    heads = (
+        "as asked",
+        "held-out slices, as known",
+        *(f"percent of the brain, asked {word}" for word in words),
+    )
+    caption = (
+        "{}, size of the ventricles: of the slices that should show what the row says, the share that is "
+        "judged so by the segmenter, from what training people of that age have there"
+    )
+    pictures = []
+    for name, found in sizes.items():
+        tables = counted({"generated": found["made"], "held-out": found["real"]})
+        drawn = shades(tables, words, words, axes_names=("wanted", "judged"))
+        path = f"plots/ventricles_{name.replace(' ', '_')}.svg"
+        pictures.append(Picture(path, caption.format(name), drawn, folded=True))
+    heading = "lateral ventricles small, normal or enlarged for the age (chance 33 %)"
+    return [Table([heading, *heads], rows), *pictures]
 
 
 def _areas(groups: dict[str, Any]) -> Table:

@@ -48,15 +48,19 @@ def _pictures(made: dict[str, Any], held_out: dict[str, Any]) -> list[Picture]:
     pictures = []
     for facet, part in made.items():
         sets = {"generated": part} | {f"held-out: {name}": found[facet] for name, found in held_out.items()}
-        tables = {
-            f"{name}, n {one['right']['n']}": shares(np.array(one["counts"], dtype=float))
-            for name, one in sets.items()
-        }
-        svg = shades(tables, part["labels"], part["labels"], axes_names=("wanted", "judged"))
+        svg = shades(counted(sets), part["labels"], part["labels"], axes_names=("wanted", "judged"))
         caption = f"{facet}: of the slices that should show what the row says, the share that is judged so"
         path = f"plots/confusion_{facet.replace(' ', '_')}.svg"
         pictures.append(Picture(path, caption, svg, folded=facet.endswith(" level")))
     return pictures
+
+
+def counted(sets: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Name and n of each of some confusions -> its `shares`."""
+    return {
+        f"{name}, n {one['right']['n']}": shares(np.array(one["counts"], dtype=float))
+        for name, one in sets.items()
+    }
 
 
 def shares(counts: np.ndarray) -> np.ndarray:
