@@ -7,7 +7,7 @@ from sklearn.metrics import average_precision_score
 from atlas.facts import Facts
 from brainclip.anomaly.calibration import Calibrator, of_people, uniformity
 from brainclip.anomaly.cases import Case, Cases
-from brainclip.anomaly.figures import pixel_figures, slice_figures
+from brainclip.anomaly.figures import auprc_difference, auroc_difference, pixel_figures, slice_figures
 from brainclip.errors import BrainclipError
 
 
@@ -78,3 +78,20 @@ def test_pixel_figures_are_those_of_the_pixels_themselves() -> None:
     again = pixel_figures(maps, some, thresholds=found["threshold"])
     assert again["dice_at"]["value"] == pytest.approx(found["dice"]["value"], abs=1e-6)
     assert found["auprc"]["low"] < found["auprc"]["value"] < found["auprc"]["high"]
+
+
+def test_a_difference_is_of_the_same_people_so_it_is_surer_than_either() -> None:
+    some, generator = cases(), np.random.default_rng(3)
+    sick = some.column("kind") != ""
+    of_person = np.array([int(name[1]) for name in some.column("subject")])
+    scores = sick + 2.0 * generator.random(len(sick)) + of_person  # people differ much
+    same = auroc_difference(scores, 3 * scores + 1, some)
+    assert same["value"] == same["low"] == same["high"] == 0
+    found = auroc_difference(scores, scores - 2 * sick, some)
+    alone = slice_figures(scores, some)["auroc"]
+    lower = slice_figures(scores - 2 * sick, some)["auroc"]
+    assert found["value"] == pytest.approx(alone["value"] - lower["value"], abs=1e-4) and found["low"] > 0
+    perfect = some.masks.astype(np.float32) + 1e-3 * generator.random(some.masks.shape)
+    gain = auprc_difference(perfect, -perfect, some)
+    expected = [pixel_figures(one, some)["auprc"]["value"] for one in (perfect, -perfect)]
+    assert gain["value"] == pytest.approx(expected[0] - expected[1], abs=1e-4) and gain["low"] > 0.5

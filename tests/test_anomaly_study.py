@@ -99,9 +99,17 @@ def test_study_writes_tables_chooses_on_validation_and_goes_on_where_it_was(
     choice = json.loads((run / "study" / "choice.json").read_text())["found"]
     best = max(choice, key=lambda name: choice[name]["auprc"]["value"])
     assert report["decoder"]["strengths"] == list(recipe.candidate[best].strengths)
+    plain = report["plain"]["toy"]
+    assert plain["pixels"] in ("intensity", "cohort z") and "pixels" not in found[plain["pixels"]]["better"]
+    for name, row in found.items():
+        assert set(row["contrasts"]) == {"T1", "T2"} and row["contrasts"]["T1"]["n"] > 4
+        if name not in plain.values():
+            less = row["slices"]["auroc"]["value"] - found[plain["slices"]]["slices"]["auroc"]["value"]
+            assert row["better"]["slices"]["value"] == pytest.approx(less, abs=2e-4)
     text = (run / "study" / "report.md").read_text()
-    assert "*cohort z*" in text and "simulated_lesions_in_toy.png" in text
-    assert (run / "study" / "toy_simulated_lesions_in_toy.png").is_file()
+    assert f"slice AUROC less *{plain['slices']}*" in text and "| little | " in text
+    assert "*cohort z*" in text and "toy_simulated.png" in text
+    assert (run / "study" / "toy_simulated.png").is_file()
 
     monkeypatch.setattr(study_module, "score_group", lambda *_, **__: pytest.fail("computed again"))
     again = Study(recipe)

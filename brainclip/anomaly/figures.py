@@ -51,6 +51,23 @@ def slice_figures(scores: np.ndarray, cases: Cases) -> dict[str, Any]:
     return found
 
 
+def auroc_difference(scores: np.ndarray, others: np.ndarray, cases: Cases) -> Figure:
+    """AUROC of slices by `scores` less that by `others`, both of the same people in every draw."""
+    sick = cases.column("kind") != ""
+    return _bootstrap(
+        lambda rows: _auroc(sick[rows], scores[rows]) - _auroc(sick[rows], others[rows]),
+        cases.column("subject"),
+    )
+
+
+def auprc_difference(maps: np.ndarray, others: np.ndarray, cases: Cases) -> Figure:
+    """AUPRC of pixels by `maps` less that by `others`, both of the same people in every draw."""
+    first, second = histograms(maps, cases)[:2], histograms(others, cases)[:2]
+    return _bootstrap(
+        lambda rows: _pixel_auprc(*first, rows) - _pixel_auprc(*second, rows), cases.column("subject")
+    )
+
+
 def pixel_figures(maps: np.ndarray, cases: Cases, thresholds: np.ndarray | None = None) -> dict[str, Any]:
     """AUPRC and best Dice of the brain's pixels of all cases together, in the lesions or not.
 
@@ -60,28 +77,17 @@ def pixel_figures(maps: np.ndarray, cases: Cases, thresholds: np.ndarray | None 
     people = cases.column("subject")
     positive, negative, edges = histograms(maps, cases)
 
-    def curve(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-        hits = positive[rows].sum(0)[::-1].cumsum()
-        return hits, negative[rows].sum(0)[::-1].cumsum(), float(positive[rows].sum())
-
-    def auprc(rows: np.ndarray) -> float:
-        hits, false, total = curve(rows)
-        if total == 0:
-            return float("nan")
-        precision = hits / np.maximum(1, hits + false)
-        return float((np.diff(hits, prepend=0) * precision).sum() / total)
-
     def dice(rows: np.ndarray) -> float:
-        hits, false, total = curve(rows)
+        hits, false, total = _curve(positive, negative, rows)
         return float((2 * hits / np.maximum(1, hits + false + total)).max())
 
     total = positive.sum() + negative.sum()
     found: dict[str, Any] = {
-        "auprc": _bootstrap(auprc, people),
+        "auprc": _bootstrap(lambda rows: _pixel_auprc(positive, negative, rows), people),
         "dice": _bootstrap(dice, people),
         "prevalence": rounded(float(positive.sum() / max(1, total))),
     }
-    hits, false, all_of_them = curve(np.arange(len(people)))
+    hits, false, all_of_them = _curve(positive, negative, np.arange(len(people)))
     best = int((2 * hits / np.maximum(1, hits + false + all_of_them)).argmax())
     found["threshold"] = float(edges[::-1][best + 1])
     if thresholds is not None:
@@ -110,6 +116,22 @@ def histograms(maps: np.ndarray, cases: Cases) -> tuple[np.ndarray, np.ndarray, 
         positive[row] = np.bincount(number[inside], minlength=BINS)
         negative[row] = np.bincount(number[~inside], minlength=BINS)
     return positive, negative, edges
+
+
+def _curve(
+    positive: np.ndarray, negative: np.ndarray, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Hits and false ones of the pixels above each threshold, from the highest down; and all to be found."""
+    hits = positive[rows].sum(0)[::-1].cumsum()
+    return hits, negative[rows].sum(0)[::-1].cumsum(), float(positive[rows].sum())
+
+
+def _pixel_auprc(positive: np.ndarray, negative: np.ndarray, rows: np.ndarray) -> float:
+    hits, false, total = _curve(positive, negative, rows)
+    if total == 0:
+        return float("nan")
+    precision = hits / np.maximum(1, hits + false)
+    return float((np.diff(hits, prepend=0) * precision).sum() / total)
 
 
 def _bootstrap(statistic: Any, people: np.ndarray) -> Figure:

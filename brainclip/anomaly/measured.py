@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 
 from brainclip.anomaly.calibration import Calibrator, of_people, uniformity
-from brainclip.anomaly.figures import auroc, pixel_figures, slice_figures
+from brainclip.anomaly.figures import (
+    auprc_difference,
+    auroc,
+    auroc_difference,
+    pixel_figures,
+    slice_figures,
+)
+from brainclip.anomaly.methods import BASELINES
 from brainclip.anomaly.study import REAL, Scored, Study
 from brainclip.evaluate.figures import rounded
 
@@ -41,9 +48,55 @@ def of_method(study: Study, source: str, scored: Scored) -> Table:
             if scored.maps is not None:
                 row["dice"] = pixel_figures(scored.maps[step], cases.of(own[step]))["dice"]
             found["sweep"][f"{kind} {size:g} mm, contrast {contrast:g}"] = row
+    found["contrasts"] = _contrasts(study, source, scored, test)
     found["calibration"] = _calibration(study, source, scored, test & ~sick)
     found["shift"] = _shift(study, source, scored, test, sick)
     found["real"] = _real(study, scored)
+    return found
+
+
+def plainest(study: Study, source: str, told: dict[str, Scored]) -> dict[str, str]:
+    """The plain baseline that is best in validation people: in slices by AUROC, in pixels by AUPRC.
+
+    Empty where the study has no baseline.
+    """
+    values: dict[str, dict[str, float]] = {"slices": {}, "pixels": {}}
+    for name in (name for name in told if name in BASELINES):
+        scored = told[name]
+        own = study.rows_where(scored.rows, source=source, split="validation")
+        some = study.cases.of(scored.rows[own])
+        assert scored.maps is not None  # all baselines have
+        values["slices"][name] = auroc(scored.scores[own], some)["value"]
+        values["pixels"][name] = pixel_figures(scored.maps[own], some)["auprc"]["value"]
+    return {of: max(found, key=found.__getitem__) for of, found in values.items() if found}
+
+
+def differences(study: Study, source: str, told: dict[str, Scored], plain: dict[str, str]) -> Table:
+    """Name of a method -> by how much it is better than the plain baseline in test people: AUROC of slices
+    and, of a method with maps, AUPRC of pixels; nothing of the baseline itself."""
+    found: Table = {}
+    for name, scored in told.items():
+        test = study.rows_where(scored.rows, source=source, split="test")
+        some, row = study.cases.of(scored.rows[test]), {}
+        if name != plain["slices"]:
+            row["slices"] = auroc_difference(scored.scores[test], told[plain["slices"]].scores[test], some)
+        base = told[plain["pixels"]].maps
+        if name != plain["pixels"] and scored.maps is not None and base is not None:
+            row["pixels"] = auprc_difference(scored.maps[test], base[test], some)
+        found[name] = row
+    return found
+
+
+def _contrasts(study: Study, source: str, scored: Scored, test: np.ndarray) -> Table:
+    """Figures of test people by contrast, where there are several."""
+    found: Table = {}
+    modalities = study.recipe.modalities[source]
+    for modality in modalities if len(modalities) > 1 else ():
+        those = test & np.array([study.cases.rows[i].facts.modality == modality for i in scored.rows])
+        some = study.cases.of(scored.rows[those])
+        found[modality] = {"auroc": auroc(scored.scores[those], some), "n": int(those.sum())}
+        if scored.maps is not None:
+            found[modality]["auprc"] = pixel_figures(scored.maps[those], some)["auprc"]
     return found
 
 

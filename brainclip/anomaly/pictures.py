@@ -40,11 +40,11 @@ def sheet(
     highest: of each row and column, the value that is shown brightest.
     """
     font = ImageFont.load_default(TEXT)
-    side = rows[0][1].shape[0] * SCALE
+    tall, side = (SCALE * n for n in rows[0][1].shape)
     masked = any(mask.any() for _, _, mask, _ in rows)
     heads = ("slice", "lesion", *columns) if masked else ("slice", *columns)
     wide = len(heads) * (side + GAP) + GAP
-    high = (2 + title.count("\n")) * (TEXT + GAP) + TEXT + len(rows) * (side + TEXT + 2 * GAP)
+    high = (2 + title.count("\n")) * (TEXT + GAP) + TEXT + len(rows) * (tall + TEXT + 2 * GAP)
     image = Image.new("RGB", (wide, high), "white")
     draw = ImageDraw.Draw(image)
     draw.text((GAP, GAP), title, fill="black", font=font)
@@ -52,7 +52,7 @@ def sheet(
     for number, name in enumerate(heads):
         draw.text((GAP + number * (side + GAP), below), name, fill="black", font=font)
     for number, (label, slice_, mask, maps) in enumerate(rows):
-        top = below + TEXT + GAP + number * (side + TEXT + 2 * GAP)
+        top = below + TEXT + GAP + number * (tall + TEXT + 2 * GAP)
         draw.text((GAP, top), label, fill="black", font=font)
         plain = np.repeat((slice_[..., None] * 255).round().astype(np.uint8), 3, -1)
         tiles = [outlined(plain, np.zeros_like(mask))] + ([outlined(plain, mask)] if masked else [])

@@ -4,38 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from atlas.files import write_whole
 from brainclip.anomaly.calibration import SHARE
 from brainclip.anomaly.figures import SENSITIVITY
-from brainclip.anomaly.measured import Table, of_method
+from brainclip.anomaly.measured import Table, differences, of_method, plainest
 from brainclip.anomaly.methods import BASELINES, DECODER
-from brainclip.anomaly.pictures import sheet
-from brainclip.anomaly.study import REAL, Study
+from brainclip.anomaly.sheets import write_sheets
+from brainclip.anomaly.study import Study
 from brainclip.config import as_dict
 from brainclip.evaluate.figures import Figure
 from brainclip.weights import write_json
-
-SLICES_SHOWN = 3  # of a real scan
 
 
 def write_report(study: Study) -> str:
     """report.json, report.md and the sheets in the study's folder; which detectors were best, in a line."""
     tables: Table = {}
+    plain: dict[str, dict[str, str]] = {}
     for source in study.recipe.pairs:
-        tables[source] = {}
-        for name in study.methods:
-            tables[source][name] = of_method(study, source, study.scored(source, name))
+        told = {name: study.scored(source, name) for name in study.methods}
+        tables[source] = {name: of_method(study, source, one) for name, one in told.items()}
+        plain[source] = plainest(study, source, told)
+        if plain[source]:
+            for name, better in differences(study, source, told, plain[source]).items():
+                tables[source][name]["better"] = better
     best = {source: _best(rows) for source, rows in tables.items()}
     whole = {
         "recipe": as_dict(study.recipe),
         "model": study.model.name,
         "decoder": as_dict(study.healthy) if DECODER in study.methods else None,
+        "choice": study.choice if DECODER in study.methods else None,
+        "plain": plain,
         "sources": tables,
         "best": best,
     }
-    sheets = [path for source in tables for path in _sheets(study, source)]
+    sheets = [path for source in tables for path in write_sheets(study, source)]
     write_json(study.folder / "report.json", whole)
     write_whole(study.folder / "report.md", as_markdown(whole, study, sheets))
     return "; ".join(
@@ -50,49 +52,6 @@ def _best(rows: Table) -> dict[str, str]:
     return {"slices": slices, "pixels": pixels}
 
 
-def _sheets(study: Study, source: str) -> list[str]:
-    """PNGs of the real scans compared with a source, and of one simulated lesion of each kind."""
-    told = {name: study.scored(source, name) for name in study.methods}
-    local = [name for name in study.methods if told[name].maps is not None]
-    made = []
-    wanted: dict[str, np.ndarray] = {}
-    any_rows = told[study.methods[0]].rows
-    for name, one in study.recipe.real.items():
-        those = study.rows_where(any_rows, source=REAL, subject=one.subject)
-        those &= np.array([study.cases.rows[i].facts.modality == one.modality for i in any_rows])
-        if those.any():
-            areas = study.cases.masks[any_rows[those]].sum((1, 2))
-            if not areas.any():  # a healthy one: slices through the middle
-                areas = (study.cases.images[any_rows[those]] > 0).sum((1, 2))
-            wanted[name] = np.flatnonzero(those)[np.sort(np.argsort(-areas, kind="stable")[:SLICES_SHOWN])]
-    steps = []
-    for kind, sweep in study.recipe.sweep.items():
-        middle = sweep.sizes[len(sweep.sizes) // 2]
-        those = study.rows_where(
-            any_rows, source=source, split="test", kind=kind, size_mm=middle, contrast=1.0
-        )
-        steps += np.flatnonzero(those)[:2].tolist()
-    wanted[f"simulated lesions in {source}"] = np.array(steps, dtype=int)
-    for name, chosen in wanted.items():
-        if not len(chosen):
-            continue
-        rows, highest = [], []
-        for number in chosen:
-            case = study.cases.rows[any_rows[number]]
-            label = f"{case.facts.modality} {case.facts.plane} {case.facts.position_mm:+.0f} mm"
-            label += f", {case.kind}" if case.kind else ""
-            maps = [told[method].maps[number] for method in local]  # type: ignore[index]
-            image, mask = study.cases.images[any_rows[number]], study.cases.masks[any_rows[number]]
-            rows.append((label, image, mask, maps))
-            highest.append([max(2.0, float(np.percentile(map_, 99.8))) for map_ in maps])
-        file = f"{source} {name}.png".replace(" ", "_")
-        title = f"{name}, compared with {source}. Heat: from the slice's own 99.8th percentile downwards."
-        title += " Subject's left at image left. Lesions of simulated slices are drawn, not acquired."
-        sheet(rows, local, title, highest).save(study.folder / file)
-        made.append(file)
-    return made
-
-
 def as_markdown(whole: Table, study: Study, sheets: list[str]) -> str:
     """The tables as text."""
     lines = ["# Detectors of what is not as in healthy people", ""]
@@ -103,10 +62,16 @@ def as_markdown(whole: Table, study: Study, sheets: list[str]) -> str:
         "held-out people; a detector of them is not yet one of disease.",
     ]
     if whole["decoder"]:
-        lines += ["", f"Decoder: {whole['decoder']}, chosen on validation people."]
+        lines += _decoder(whole)
     for source, rows in whole["sources"].items():
         lines += ["", f"## Compared with {source}", ""]
         lines += _main(rows)
+        if whole["plain"][source]:
+            lines += ["", "### Better than a plain baseline?", ""]
+            lines += _betters(rows, whole["plain"][source])
+        if any(row["contrasts"] for row in rows.values()):
+            lines += ["", "### By contrast: slice AUROC, pixel AUPRC", ""]
+            lines += _by_contrast(rows)
         lines += ["", "### Calibration: p-values of healthy test people", ""]
         lines += _calibrations(rows)
         lines += ["", "### Slice AUROC by kind, size and contrast", ""]
@@ -172,6 +137,45 @@ def _main(rows: Table) -> list[str]:
         f"the score that finds {SENSITIVITY:.0%} of all lesioned slices of the sweep. Validation's Dice: at "
         "the threshold that was best in validation people.",
     ]
+
+
+def _decoder(whole: Table) -> list[str]:
+    """What the decoder was set to, and what it was chosen among."""
+    told = ", ".join(f"{key} {value}" for key, value in whole["decoder"].items())
+    lines = ["", f"Decoder: {told}."]
+    if whole["choice"]:
+        lines += ["", "Chosen by the pixel AUPRC in axial validation slices among:", ""]
+        lines += ["| candidate | slices | pixel AUPRC | best Dice |", "|---|---|---|---|"]
+        for name, one in whole["choice"].items():
+            lines.append(f"| {name} | {one['slices']} | {_short(one['auprc'])} | {_short(one['dice'])} |")
+    return lines
+
+
+def _betters(rows: Table, plain: dict[str, str]) -> list[str]:
+    def cells(name: str, row: Table) -> list[str]:
+        return [_short(row["better"][of]) if of in row["better"] else "" for of in ("slices", "pixels")]
+
+    head = f"| detector | slice AUROC less *{plain['slices']}* | pixel AUPRC less *{plain['pixels']}* |"
+    note = (
+        "The baseline is the best one in validation people, in slices and in pixels. A difference is of the "
+        "same people; where its interval holds 0, the two cannot be told apart."
+    )
+    return [*_rows_of(rows, head, cells), "", note]
+
+
+def _by_contrast(rows: Table) -> list[str]:
+    names = list(next(iter(rows.values()))["contrasts"])
+
+    def cells(name: str, row: Table) -> list[str]:
+        found = [row["contrasts"][modality] for modality in names]
+        return [
+            f"{one['auroc']['value']:.2f}" + (f", {one['auprc']['value']:.2f}" if "auprc" in one else "")
+            for one in found
+        ]
+
+    first = next(iter(rows.values()))["contrasts"]
+    titles = [f"{modality}, {first[modality]['n']} slices" for modality in names]
+    return _rows_of(rows, f"| detector | {' | '.join(titles)} |", cells)
 
 
 def _calibrations(rows: Table) -> list[str]:

@@ -233,6 +233,12 @@ class Study:
             max(recipe.candidate, key=lambda name: table["found"][name]["auprc"]["value"])
         ]
 
+    @property
+    def choice(self) -> dict[str, Any]:
+        """Name of a candidate for the decoder's settings -> what it reached; none where none was compared."""
+        path = self.folder / "choice.json"
+        return dict(read_json(path)["found"]) if self.recipe.candidate and path.exists() else {}
+
     def scored(self, source: str, name: str) -> Scored:
         """A method's scores and maps of all cases that are compared with a source."""
         numbers: list[np.ndarray] = []

@@ -1,0 +1,76 @@
+"""Sheets of the study: slices with lesions, real and simulated, beside the maps of every detector."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from brainclip.anomaly.pictures import sheet
+from brainclip.anomaly.study import REAL, Study
+
+HIGHEST = 2.0  # of a map, shown brightest; 1 is the 99th percentile of healthy pixels
+TITLES = {
+    "real": "Real scans, of a patient the slice with most lesion, compared with healthy people of",
+    "simulated": "Simulated lesions, drawn into slices of test people of",
+}
+SCALE_SAID = (
+    "Red: above 99 % of healthy people's pixels, yellow: twice that.\n"
+    "Green: the lesion's outline. Subject's left at image left."
+)
+
+
+def write_sheets(study: Study, source: str) -> list[str]:
+    """PNGs of the real scans compared with a source, and of one simulated lesion of each kind."""
+    told = {name: study.scored(source, name) for name in study.methods}
+    local = {name: one.maps for name, one in told.items() if one.maps is not None}
+    if not local:
+        return []
+    cases, any_rows = study.cases, told[study.methods[0]].rows
+    made = []
+    for name, chosen in (
+        ("real", _real_shown(study, any_rows)),
+        ("simulated", _drawn(study, source, any_rows)),
+    ):
+        if not chosen:
+            continue
+        seen = cases.images[any_rows[list(chosen.values())]].max(0) > 0
+        high, wide = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+        crop = slice(high[0], high[-1] + 1), slice(wide[0], wide[-1] + 1)
+        rows = []
+        for label, number in chosen.items():
+            facts = cases.rows[any_rows[number]].facts
+            place = f"{facts.modality} {facts.plane} {facts.position_mm:+.0f} mm"
+            maps = [found[number][crop] for found in local.values()]
+            image, mask = cases.images[any_rows[number]], cases.masks[any_rows[number]]
+            rows.append((f"{label}, {place}", image[crop], mask[crop], maps))
+        title = f"{TITLES[name]} {source}. {SCALE_SAID}"
+        file = f"{source}_{name}.png"
+        drawn = sheet(rows, list(local), title, [[HIGHEST] * len(local)] * len(rows))
+        drawn.quantize(256).save(study.folder / file, optimize=True)
+        made.append(file)
+    return made
+
+
+def _real_shown(study: Study, any_rows: np.ndarray) -> dict[str, int]:
+    """Name of a real scan -> which of these rows is its slice with most lesion, or with most brain."""
+    found = {}
+    for name, one in study.recipe.real.items():
+        those = study.rows_where(any_rows, source=REAL, subject=one.subject)
+        those &= np.array([study.cases.rows[i].facts.modality == one.modality for i in any_rows])
+        if those.any():
+            areas = study.cases.masks[any_rows[those]].sum((1, 2))
+            if not areas.any():
+                areas = (study.cases.images[any_rows[those]] > 0).sum((1, 2))
+            found[name] = int(np.flatnonzero(those)[areas.argmax()])
+    return found
+
+
+def _drawn(study: Study, source: str, any_rows: np.ndarray) -> dict[str, int]:
+    """Kind of lesion, at the middle size -> which of these rows is the first one of a test person."""
+    found = {}
+    for kind, sweep in study.recipe.sweep.items():
+        middle = sweep.sizes[len(sweep.sizes) // 2]
+        wanted = {"split": "test", "kind": kind, "size_mm": middle, "contrast": 1.0}
+        those = np.flatnonzero(study.rows_where(any_rows, source=source, **wanted))
+        if len(those):
+            found[f"{kind} {middle:g} mm"] = int(those[0])
+    return found
