@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -158,7 +159,10 @@ def test_a_bright_ball_is_found_where_it_is(reference: Path, run: Path) -> None:
     assert heat[ball].mean() > 1.5 * heat[brain & ~ball].mean()
     assert np.linalg.norm(points[np.unravel_index(heat.argmax(), heat.shape)] - (24, 0, 20)) < 40
     assert set(found.p) == {"cohort z", "conditional Gaussian"}
-    assert all(0 < value <= 1 for value in found.p.values())
+    assert all(0 < value <= 1 for value in found.p.values()) and found.people == 14
+    few = replace(found, p={"cohort z": 1 / 15, "conditional Gaussian": 0.4})
+    assert few.said("cohort z") == "cohort z p 0.067, the lowest that 14 people can give"
+    assert few.said("conditional Gaussian") == "conditional Gaussian p 0.400"
     picture(found, "toy", run / "look.png")
     assert (run / "look.png").stat().st_size > 1000
     assert isinstance(found, Found) and len(found.rows()) <= 6

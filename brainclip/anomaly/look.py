@@ -34,7 +34,7 @@ class Found:
 
     heat: on the scan's own grid (RAS+). scores and p: of the whole scan by detector, higher scores are less
     normal. facts, images, maps, slice_p: of all slices looked at; slice_p (N,) by the detector of the map.
-    source: the healthy people it was compared with.
+    source, people: the healthy people it was compared with, and how many of them p is from.
     """
 
     heat: Nifti1Image
@@ -45,6 +45,13 @@ class Found:
     maps: np.ndarray
     slice_p: np.ndarray
     source: str
+    people: int
+
+    def said(self, name: str) -> str:
+        """A detector's p in words: with few healthy people it cannot be small."""
+        least = 1 / (1 + self.people)
+        lowest = f", the lowest that {self.people} people can give" if self.p[name] < least + 1e-9 else ""
+        return f"{name} p {self.p[name]:.3f}{lowest}"
 
     def rows(self) -> list[int]:
         """Numbers of the SHOWN most abnormal slices, none next to one that is shown already."""
@@ -114,6 +121,7 @@ def look(
         maps=np.concatenate([part[2] for part in parts]),
         slice_p=np.concatenate([part[3] for part in parts]),
         source=group.source,
+        people=len(means[MAP]) - 1,
     )
 
 
@@ -125,10 +133,12 @@ def picture(found: Found, title: str, path: Path, *, by: str = MAP) -> None:
         label = f"{one.modality} {one.plane} {one.position_mm:+.0f} mm, p {found.slice_p[i]:.3f}"
         rows.append((label, found.images[i], np.zeros(found.images[i].shape, dtype=bool), [found.maps[i]]))
         highest.append([HIGH if by == MAP else max(0.05, float(np.percentile(found.maps, 99.9)))])
-    said = "; ".join(
-        f"{name}: score {found.scores[name]:.1f}, p {found.p[name]:.3f}" for name in found.scores
+    told = [f"score {found.scores[name]:.1f}, {found.said(name)}" for name in found.scores]
+    many = (
+        f"The {len(rows)} most abnormal of {len(found.facts)} slices; p of a slice is not corrected for that."
     )
-    lines = [title, f"against {found.source}", *said.split("; "), "left is left; research use only"]
+    lines = [title, f"against {found.people} people of {found.source}", *told, many]
+    lines.append("left is left; research use only")
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet(rows, [by], "\n".join(lines), highest).save(path)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from atlas.files import write_whole
 from brainclip.anomaly.calibration import SHARE
 from brainclip.anomaly.figures import SENSITIVITY
@@ -235,23 +237,33 @@ def _shifts(rows: Table) -> list[str]:
 
 
 def _reals(rows: Table) -> list[str]:
-    lines = ["| scan | detector | slice AUROC | pixel AUPRC | best Dice | median p with, without lesion |"]
-    lines.append("|---|---|---|---|---|---|")
+    """Two tables, detectors by scans: how well lesions are found, and the p-values of slices."""
     scans = list(dict.fromkeys(scan for row in rows.values() for scan in row["real"]))
-    for scan in scans:
-        for name, row in rows.items():
-            one = row["real"].get(scan)
-            if one is None:
-                continue
-            cells = [
-                f"{one[key]:.2f}" if one.get(key) is not None else "" for key in ("auroc", "auprc", "dice")
-            ]
-            p = one["median_p"]
-            told = f"{p['lesioned']:.2f}, {p['free']:.2f}" if one["lesioned"] else f"-, {p['free']:.2f}"
-            lines.append(f"| {scan} | {_named(name)} | {' | '.join(cells)} | {told} |")
-        first = next(row["real"][scan] for row in rows.values() if scan in row["real"])
-        share = f", {first['prevalence']:.1%} of the pixels" if "prevalence" in first else ""
-        lines.append(
-            f"| {scan} | n | {first['lesioned']} of {first['slices']} slices have a lesion{share} | | | |"
-        )
-    return lines
+    first = next(iter(rows.values()))["real"]
+    sick = [scan for scan in scans if first[scan]["lesioned"]]
+
+    def found(name: str, row: Table) -> list[str]:
+        values = [[row["real"][scan].get(key) for key in ("auroc", "auprc", "dice")] for scan in sick]
+        return [", ".join("-" if value is None else f"{value:.2f}" for value in one) for one in values]
+
+    def told(name: str, row: Table) -> list[str]:
+        medians = [row["real"][scan]["median_p"] for scan in scans]
+        return [
+            ", ".join(f"{p[of]:.2f}" for of in ("lesioned", "free") if np.isfinite(p[of])) for p in medians
+        ]
+
+    counts = {scan: f"{first[scan]['lesioned']} of {first[scan]['slices']}" for scan in scans}
+    lines = []
+    if sick:
+        titles = [f"{scan}, {counts[scan]} slices" for scan in sick]
+        lines += _rows_of(rows, f"| detector | {' | '.join(titles)} |", found)
+        shares = [f"-, {first[scan].get('prevalence', 0):.3f}, -" for scan in sick]
+        lines += [f"| by chance | {' | '.join(shares)} |", ""]
+        lines += [
+            "Slice AUROC, pixel AUPRC and best Dice over all thresholds, of the slices of one person.",
+            "",
+        ]
+    titles = [f"{scan}, {first[scan]['slices']} slices" for scan in scans]
+    lines += _rows_of(rows, f"| detector | {' | '.join(titles)} |", told)
+    note = "Median p of the slices with and without a lesion; of a healthy person from here it would be 0.5."
+    return [*lines, "", note]

@@ -65,8 +65,8 @@ def anomaly(asked: argparse.Namespace) -> str:
     save_volume(as_stored(found.heat, asked.scan), out)
     png = out.with_name(f"{_stem(out)}.png")
     picture(found, asked.scan.name, png, by=asked.by)
-    told = ", ".join(f"{name} p {found.p[name]:.3f}" for name in found.p)
-    return f"anomaly: {out}, {png} ({told}; compared with {found.source})"
+    told = "; ".join(found.said(name) for name in found.p)
+    return f"anomaly: {out}, {png} ({told}; compared with {found.people} people of {found.source})"
 
 
 def _stem(path: Path) -> str:
