@@ -68,7 +68,9 @@ def auprc_difference(maps: np.ndarray, others: np.ndarray, cases: Cases) -> Figu
     )
 
 
-def pixel_figures(maps: np.ndarray, cases: Cases, thresholds: np.ndarray | None = None) -> dict[str, Any]:
+def pixel_figures(
+    maps: np.ndarray, cases: Cases, thresholds: np.ndarray | float | None = None
+) -> dict[str, Any]:
     """AUPRC and best Dice of the brain's pixels of all cases together, in the lesions or not.
 
     The best Dice is over all thresholds, the same for all slices: what a threshold chosen without these cases

@@ -15,7 +15,7 @@ from brainclip.anomaly.figures import (
     slice_figures,
 )
 from brainclip.anomaly.methods import BASELINES
-from brainclip.anomaly.study import REAL, Scored, Study
+from brainclip.anomaly.study import REAL, SPREAD, Scored, Study
 from brainclip.evaluate.figures import rounded
 
 Table = dict[str, Any]
@@ -27,14 +27,15 @@ def of_method(study: Study, source: str, scored: Scored) -> Table:
     test = study.rows_where(own, source=source, split="test")
     validation = study.rows_where(own, source=source, split="validation")
     sick = np.array([cases.rows[i].kind != "" for i in own])
+    focal = _focal(study, own)
     found: Table = {
         "slices": slice_figures(scored.scores[test], cases.of(own[test])),
         "pixels": None,
         "sweep": {},
     }
     if scored.maps is not None:
-        chosen = pixel_figures(scored.maps[validation], cases.of(own[validation]))["threshold"]
-        found["pixels"] = pixel_figures(scored.maps[test], cases.of(own[test]), thresholds=chosen)
+        chosen = _pixels(study, scored, validation & focal)["threshold"]
+        found["pixels"] = _pixels(study, scored, test & focal, thresholds=chosen)
     for kind, sweep in study.recipe.sweep.items():
         for size, contrast in sweep.settings():
             step = study.rows_where(
@@ -46,13 +47,23 @@ def of_method(study: Study, source: str, scored: Scored) -> Table:
             row: Table = {"auroc": auroc(scored.scores[both], cases.of(own[both]))}
             row["n"] = int(step.sum())
             if scored.maps is not None:
-                row["dice"] = pixel_figures(scored.maps[step], cases.of(own[step]))["dice"]
+                row["dice"] = _pixels(study, scored, step)["dice"]
             found["sweep"][f"{kind} {size:g} mm, contrast {contrast:g}"] = row
     found["contrasts"] = _contrasts(study, source, scored, test)
     found["calibration"] = _calibration(study, source, scored, test & ~sick)
     found["shift"] = _shift(study, source, scored, test, sick)
     found["real"] = _real(study, scored)
     return found
+
+
+def _focal(study: Study, rows: np.ndarray) -> np.ndarray:
+    """(N,) bool: healthy slices, and those with a lesion that is at a place."""
+    return np.array([study.cases.rows[i].kind != SPREAD for i in rows])
+
+
+def _pixels(study: Study, scored: Scored, chosen: np.ndarray, thresholds: float | None = None) -> Table:
+    assert scored.maps is not None
+    return pixel_figures(scored.maps[chosen], study.cases.of(scored.rows[chosen]), thresholds=thresholds)
 
 
 def plainest(study: Study, source: str, told: dict[str, Scored]) -> dict[str, str]:
@@ -65,9 +76,9 @@ def plainest(study: Study, source: str, told: dict[str, Scored]) -> dict[str, st
         scored = told[name]
         own = study.rows_where(scored.rows, source=source, split="validation")
         some = study.cases.of(scored.rows[own])
-        assert scored.maps is not None  # all baselines have
         values["slices"][name] = auroc(scored.scores[own], some)["value"]
-        values["pixels"][name] = pixel_figures(scored.maps[own], some)["auprc"]["value"]
+        focal = own & _focal(study, scored.rows)
+        values["pixels"][name] = _pixels(study, scored, focal)["auprc"]["value"]
     return {of: max(found, key=found.__getitem__) for of, found in values.items() if found}
 
 
@@ -82,7 +93,9 @@ def differences(study: Study, source: str, told: dict[str, Scored], plain: dict[
             row["slices"] = auroc_difference(scored.scores[test], told[plain["slices"]].scores[test], some)
         base = told[plain["pixels"]].maps
         if name != plain["pixels"] and scored.maps is not None and base is not None:
-            row["pixels"] = auprc_difference(scored.maps[test], base[test], some)
+            focal = test & _focal(study, scored.rows)
+            where = study.cases.of(scored.rows[focal])
+            row["pixels"] = auprc_difference(scored.maps[focal], base[focal], where)
         found[name] = row
     return found
 
@@ -96,7 +109,8 @@ def _contrasts(study: Study, source: str, scored: Scored, test: np.ndarray) -> T
         some = study.cases.of(scored.rows[those])
         found[modality] = {"auroc": auroc(scored.scores[those], some), "n": int(those.sum())}
         if scored.maps is not None:
-            found[modality]["auprc"] = pixel_figures(scored.maps[those], some)["auprc"]
+            focal = those & _focal(study, scored.rows)
+            found[modality]["auprc"] = _pixels(study, scored, focal)["auprc"]
     return found
 
 

@@ -12,7 +12,7 @@ from brainclip.anomaly.figures import SENSITIVITY
 from brainclip.anomaly.measured import Table, differences, of_method, plainest
 from brainclip.anomaly.methods import BASELINES, DECODER
 from brainclip.anomaly.sheets import write_sheets
-from brainclip.anomaly.study import Study
+from brainclip.anomaly.study import SPREAD, Study
 from brainclip.config import as_dict
 from brainclip.evaluate.figures import Figure
 from brainclip.weights import write_json
@@ -135,9 +135,10 @@ def _main(rows: Table) -> list[str]:
         *lines,
         "",
         f"{first['auroc']['n']} slices of {first['auroc'].get('subjects')} people. By chance: AUPRC of "
-        f"slices {first['prevalence']:.2f}{chance}. False alarms: of {each:g} slices of a healthy person, at "
-        f"the score that finds {SENSITIVITY:.0%} of all lesioned slices of the sweep. Validation's Dice: at "
-        "the threshold that was best in validation people.",
+        f"slices {first['prevalence']:.2f}{chance}. Pixels: without {SPREAD}, which has no place of its own. "
+        f"False alarms: of {each:g} slices of a healthy person, at the score that finds {SENSITIVITY:.0%} of "
+        "all lesioned slices of the sweep. Validation's Dice: at the threshold that was best in validation "
+        "people.",
     ]
 
 

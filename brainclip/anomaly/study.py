@@ -31,6 +31,7 @@ from brainclip.weights import read_json, write_json
 
 HIGH = 99.0  # percentile of healthy validation people's pixels that maps are divided by
 REAL = "real case"
+SPREAD = "atrophy"  # it has no place of its own, so figures of pixels are without it
 CHOOSING = 3  # every third case is enough to compare the candidates on
 
 
@@ -142,16 +143,14 @@ class Study:
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(kept, fixed)
         units = [(s, m, p) for s in self.recipe.pairs for m in self.recipe.modalities[s] for p in PLANES]
-        for source, modality, plane in tqdm(units, desc="anomaly", unit="plane"):
+        # the decoder at last: it takes most of the time
+        parts = [[n for n in self.methods if n != DECODER], [n for n in self.methods if n == DECODER]]
+        todo = [(names, *unit) for names in parts if names for unit in units]
+        for names, source, modality, plane in tqdm(todo, desc="anomaly", unit="plane"):
             rows = self.of_unit(source, modality, plane)
-            # the decoder alone at last: it takes most of the time
-            for names in (
-                [n for n in self.methods if n != DECODER],
-                [n for n in self.methods if n == DECODER],
-            ):
-                missing = [n for n in names if self._known(source, modality, plane, n, rows) is None]
-                if missing and len(rows):
-                    self._score(source, modality, plane, missing, rows)
+            missing = [n for n in names if self._known(source, modality, plane, n, rows) is None]
+            if missing and len(rows):
+                self._score(source, modality, plane, missing, rows)
 
     def _score(self, source: str, modality: str, plane: str, names: list[str], rows: np.ndarray) -> None:
         how = (self.healthy, source) if DECODER in names else (HealthyRecipe(), source)
@@ -212,7 +211,7 @@ class Study:
         modality = recipe.modalities[recipe.choose_on][0]
         rows = self.of_unit(recipe.choose_on, modality, "axial")
         own = [i for i in rows if self.cases.rows[i].split == "validation"]
-        lesioned = [i for i in own if self.cases.rows[i].kind][::CHOOSING]
+        lesioned = [i for i in own if self.cases.rows[i].kind not in ("", SPREAD)][::CHOOSING]
         if not lesioned:
             raise RecipeError(
                 "no lesioned axial slices of validation people to choose the decoder's settings on"
