@@ -163,6 +163,9 @@ def test_a_bright_ball_is_found_where_it_is(reference: Path, run: Path) -> None:
     few = replace(found, p={"cohort z": 1 / 15, "conditional Gaussian": 0.4})
     assert few.said("cohort z") == "cohort z p 0.067, the lowest that 14 people can give"
     assert few.said("conditional Gaussian") == "conditional Gaussian p 0.400"
+    assert set(found.likeness) == set(load(run / "model").card["modalities"])
+    like = replace(found, likeness={"T1": 0.4, "FLAIR": 0.6})
+    assert "say --modality FLAIR" in like.warnings("T1")[0] and not like.warnings("FLAIR")
     picture(found, "toy", run / "look.png")
     assert (run / "look.png").stat().st_size > 1000
     assert isinstance(found, Found) and len(found.rows()) <= 6

@@ -34,7 +34,8 @@ class Found:
 
     heat: on the scan's own grid (RAS+). scores and p: of the whole scan by detector, higher scores are less
     normal. facts, images, maps, slice_p: of all slices looked at; slice_p (N,) by the detector of the map.
-    source, people: the healthy people it was compared with, and how many of them p is from.
+    source, people: the healthy people it was compared with, and how many of them p is from. likeness: of
+    each contrast, the mean cosine of the slices' embeddings with captions of their plane and that contrast.
     """
 
     heat: Nifti1Image
@@ -46,6 +47,14 @@ class Found:
     slice_p: np.ndarray
     source: str
     people: int
+    likeness: dict[str, float]
+
+    def warnings(self, modality: str) -> list[str]:
+        """A sentence where the scan looks like another contrast: then all of it is unlike healthy people."""
+        like = max(self.likeness, key=self.likeness.__getitem__)
+        if like == modality or modality not in self.likeness:
+            return []
+        return [f"the scan looks like {like}, not {modality}; if it is, say --modality {like}"]
 
     def said(self, name: str) -> str:
         """A detector's p in words: with few healthy people it cannot be small."""
@@ -89,15 +98,19 @@ def look(
     """
     if by not in MAPS:
         raise BrainclipError(f"map {by!r}: possible are {', '.join(MAPS)}")
-    volumes, parts = [], []
+    volumes, parts, likenesses = [], [], []
+    contrasts = list(model.card["modalities"])
     told: dict[str, list[np.ndarray]] = {name: [] for name in KINDS}  # a plane: healthy people, then the scan
     for plane in planes:
         group = read_reference(reference, model, scan.modality, plane)
         images, facts = scan.slices(plane, every_mm)
         known = covariates(facts)
         slice_p = np.ones(len(images))
+        captions = model.embed_text([f"{plane} {contrast} slice" for contrast in contrasts])
+        seen = {kind: features(model, kind, images) for kind in ("pixels", "embedding")}
+        likenesses.append(seen["embedding"] @ np.asarray(captions).T)
         for name, (kind, _) in KINDS.items():
-            found = -group.detectors[name].score_samples(joined(known, features(model, kind, images)))
+            found = -group.detectors[name].score_samples(joined(known, seen[kind]))
             healthy, _ = group.of_people(name)
             own, _ = of_people(found, np.zeros(len(found)))
             told[name].append(Calibrator().fit(healthy).transform(np.append(healthy, own)))
@@ -108,7 +121,7 @@ def look(
             adapter = group.source if group.source in model.adapters else None
             remake = Healthy(model, plane, scan.modality, strengths=(0.5,), adapter=adapter)
             detector = Reconstruction(remake).fit(joined(known[:1], images[:1].reshape(1, -1)))
-        maps = detector.maps(joined(known, images.reshape(len(images), -1)))
+        maps = detector.maps(joined(known, seen["pixels"]))
         volumes.append(as_volume(maps, facts, scan.geometry))
         parts.append((facts, images, maps, slice_p))
     means = {name: np.mean(values, 0) for name, values in told.items()}
@@ -122,6 +135,7 @@ def look(
         slice_p=np.concatenate([part[3] for part in parts]),
         source=group.source,
         people=len(means[MAP]) - 1,
+        likeness=dict(zip(contrasts, np.concatenate(likenesses).mean(0).tolist(), strict=True)),
     )
 
 

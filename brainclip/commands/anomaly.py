@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from brainclip.commands.arguments import AddVerb, above_zero, add_recipe
+from brainclip.commands.model import warn
 from brainclip.errors import BrainclipError
 
 ENDINGS = (".nii.gz", ".nii")
@@ -62,6 +63,7 @@ def anomaly(asked: argparse.Namespace) -> str:
     geometry = Geometry(model.size, float(model.card["spacing_mm"]))
     scan = prepare(asked.scan, asked.modality, geometry, mask=asked.mask, age=asked.age, sex=asked.sex)
     found = look(model, asked.reference, scan, by=asked.by)
+    warn(found.warnings(asked.modality))
     save_volume(as_stored(found.heat, asked.scan), out)
     png = out.with_name(f"{_stem(out)}.png")
     picture(found, asked.scan.name, png, by=asked.by)
