@@ -16,7 +16,7 @@ from toy_run import toy_run
 
 from atlas.facts import Facts
 from brainclip.cli import main
-from brainclip.errors import BrainclipError, PairsError, PromptError
+from brainclip.errors import BrainclipError, PairsError, PromptError, WeightsError
 from brainclip.model import load
 from brainclip.moving import points
 from brainclip.moving.changes import edit, interpolate, trajectory, vary
@@ -126,10 +126,10 @@ def test_an_edit_moves_the_embedding_and_says_what_from(model: Path, picture: Pi
 def test_a_size_moves_along_its_direction_where_one_is_known(
     model: Path, picture: Picture, tmp_path: Path
 ) -> None:
-    along = torch.zeros(3, 32)
-    along[0, 5], along[1, 6] = 0.3, 1.0  # the second grows with the place, in units of 50 mm
+    along = torch.zeros(12, 32)  # knots of the axial plane: -60, -48 ... 72 mm
+    along[6, 5], along[7, 5] = 0.3, 0.6  # 12 and 24 mm
     file = tmp_path / "directions.safetensors"
-    save_file({"axial/T1/lateral ventricles": along.half()}, file)
+    save_file({"axial/T1/lateral ventricles": along}, file)
     words = "with larger ventricles and small hippocampi"
     made = edit(picture, words, directions=file, model=model)
     assert made.settings["move"]["directions"] == ["lateral ventricles"]
@@ -137,7 +137,7 @@ def test_a_size_moves_along_its_direction_where_one_is_known(
     own = points.of_picture(brain, picture)
     plain = dict(own.prompt.mentioned)
     rest = points.difference(brain, plain, plain | {"sizes": {"hippocampi": "small"}}, seed=picture.seed)
-    step = 1.4 * (along[0] + 12 / 50 * along[1]) + rest
+    step = 1.4 * along[6] + rest
     assert np.allclose(made.embedding, points.moved(own, step).embedding, atol=1e-3)
     back = edit(made, "with normal ventricles", directions=file, model=model)
     assert back.embedding[5] < made.embedding[5]
@@ -168,11 +168,25 @@ def test_directions_are_found_in_embeddings_that_hold_them(model: Path) -> None:
     clip = SimpleNamespace(encode_image=lambda batch: batch)
     found = fit(SimpleNamespace(clip=clip), {"T1": SimpleNamespace(pairs=rows, images=images)}, ["cortex"])
     assert set(found) == {f"{plane}/T1/cortex" for plane in ("axial", "coronal", "sagittal")}
-    assert torch.allclose(found["axial/T1/cortex"][0].float(), 0.1 * planted, atol=5e-3)
-    assert float(found["axial/T1/cortex"][1].abs().max()) < 0.01
+    inside = found["axial/T1/cortex"][2:10]  # knots from -36 to 60 mm
+    assert torch.allclose(inside.mean(0), 0.1 * planted, atol=5e-3)
+    assert float((inside - inside.mean(0)).abs().max()) < 0.02
     assert direction(brain, "axial", "T1", "spleen", 0.0) is None
     with pytest.raises(PairsError, match="0 axial T2 slices"):
         fit(brain, {"T2": SimpleNamespace(pairs=rows, images=images)}, ["cortex"])
+
+
+def test_a_direction_is_linear_between_its_knots_and_constant_beyond_them(
+    model: Path, tmp_path: Path
+) -> None:
+    along = torch.arange(12.0)[:, None] * torch.ones(32)
+    file, brain = tmp_path / "directions.safetensors", load(model)
+    save_file({"axial/T1/cortex": along, "axial/T1/thalami": along[:3].clone()}, file)
+    for place, value in ((-60, 0), (15, 6.25), (72, 11), (90, 11), (-99, 0)):
+        found = direction(brain, "axial", "T1", "cortex", place, file=file)
+        assert found is not None and found.tolist() == pytest.approx([value] * 32)
+    with pytest.raises(WeightsError, match="fit again"):
+        direction(brain, "axial", "T1", "thalami", 0.0, file=file)
 
 
 def test_a_saved_picture_is_moved_as_the_picture_and_a_foreign_one_needs_a_prompt(

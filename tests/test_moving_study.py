@@ -11,13 +11,15 @@ import pytest
 import torch
 from toy_run import toy_run
 
+from atlas.begin import only_run
 from atlas.facts import Facts
 from atlas.slices import Geometry
 from brainclip.anomaly.cases import Case, Cases
+from brainclip.anomaly.figures import pixel_figures
 from brainclip.cli import main
-from brainclip.errors import RecipeError
+from brainclip.errors import PairsError, RecipeError
 from brainclip.model import load
-from brainclip.moving_study import ageing, markers, stacks
+from brainclip.moving_study import ageing, detector, marked, markers, stacks
 from brainclip.moving_study.recipe import AgeingRecipe, MarkersRecipe, MovingRecipe, SizesRecipe, StacksRecipe
 from brainclip.moving_study.study import run_moving
 
@@ -62,10 +64,34 @@ def test_mixed_stacks_hold_every_slice_once_and_no_person_twice_in_a_row() -> No
     assert (found[0, :, 0, 0] % 10).tolist() == [0, 1, 2, 3, 4]
 
 
+def test_the_curve_of_a_stack_is_the_correlation_by_distance() -> None:
+    rows, generator = [np.zeros((1, 16, 16))], np.random.default_rng(0)
+    for _ in range(80):  # each slice is half the one below, half new
+        rows.append(rows[-1] * 0.5**0.5 + generator.standard_normal((1, 16, 16)) * 0.5**0.5)
+    grey = (np.concatenate(rows[20:]) * 20 + 128).clip(1, 255).astype(np.uint8)
+    found = stacks.curve(grey[None], 3.0)[0]
+    assert stacks.distances(3.0) == [3, 6, 9, 12, 18, 24]
+    assert found == pytest.approx(0.5 ** (np.array([1, 2, 3, 4, 6, 8]) / 2), abs=0.03)
+    assert stacks.distances(6.0) == [6, 12, 18, 24]
+    with pytest.raises(PairsError, match="take 3 or 6"):
+        stacks.distances(7.0)
+
+
+def test_small_lesions_have_bins_of_their_own() -> None:
+    images = np.full((4, 128, 128), 0.5, np.float32)
+    masks = np.zeros(images.shape, dtype=bool)
+    masks[:2, 3:8, 3:8] = True  # 50 of 65,536 pixels, less than one of 400 bins holds
+    rows = tuple(Case("", "", str(k), Facts("axial", 0.0, "T1"), "x" if k < 2 else "") for k in range(4))
+    maps = masks + np.random.default_rng(0).uniform(0, 0.5, images.shape).astype(np.float32)
+    cases = Cases(rows, images, masks)
+    assert pixel_figures(maps, cases, bins=markers.BINS)["dice"]["value"] > 0.85
+    assert pixel_figures(maps, cases)["dice"]["value"] < 0.5
+
+
 def test_changes_move_the_mask_with_the_lesion() -> None:
     images = torch.zeros(6, 1, 32, 32) + 0.3
     images[:, :, 10:18, 12:20] = 0.9
-    shown, known = markers.changed(images, images > 0.5, np.random.default_rng(3))
+    shown, known = detector.changed(images, images > 0.5, np.random.default_rng(3))
     inside = known > 0.5
     assert known.sum() == 6 * 64 and (shown[inside].mean() - shown[~inside].mean()) > 0.4
     assert not torch.equal(known[0], (images[0] > 0.5).float())
@@ -96,6 +122,9 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> MovingRecipe:
             modalities=("FLAIR",),
             pictures=6,
             marks=1,
+            drawn=1,
+            held_out={"FLAIR": "toy"},
+            people=2,
             steps=4,
             batch=4,
             warmup=1,
@@ -126,12 +155,23 @@ def test_the_study_of_ageing_writes_its_page_and_goes_on_from_what_is_there(
 
 def test_marked_slices_train_a_detector_that_can_be_loaded(recipe: MovingRecipe) -> None:
     model = load(recipe.model)
-    seen = markers.marked(model, recipe)
+    seen = marked.marked(model, recipe)
     assert (seen.column("kind") == "").sum() == 6 and len(seen.rows) >= 6
     assert all(bool(mask.any()) == bool(row.kind) for row, mask in zip(seen.rows, seen.masks, strict=True))
-    detector = markers.trained(recipe, seen)
-    assert detector.maps(seen.images).shape == seen.images.shape
-    assert detector.hash == markers.Detector.load(Path(recipe.folder) / "detector").hash
+    trained = detector.trained(recipe, seen)
+    assert trained.maps(seen.images).shape == seen.images.shape
+    assert trained.hash == detector.Detector.load(Path(recipe.folder) / "detector").hash
+
+
+def test_a_second_run_in_one_folder_is_refused_in_one_sentence(
+    recipe: MovingRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Path(__file__).parent.parent / "recipes" / "moving.toml"
+    with only_run(tmp_path):
+        assert main(["moving", str(path), "--set", f"folder={tmp_path}", "--part", "stacks"]) == 2
+    said = capsys.readouterr().err
+    assert "another run is writing this folder" in said and said.strip().count("\n") == 0
+    assert not (tmp_path / "report").exists()
 
 
 def test_what_cannot_be_run_is_refused(

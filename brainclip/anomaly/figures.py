@@ -60,16 +60,16 @@ def auroc_difference(scores: np.ndarray, others: np.ndarray, cases: Cases) -> Fi
     )
 
 
-def auprc_difference(maps: np.ndarray, others: np.ndarray, cases: Cases) -> Figure:
+def auprc_difference(maps: np.ndarray, others: np.ndarray, cases: Cases, *, bins: int = BINS) -> Figure:
     """AUPRC of pixels by `maps` less that by `others`, both of the same people in every draw."""
-    first, second = histograms(maps, cases)[:2], histograms(others, cases)[:2]
+    first, second = histograms(maps, cases, bins)[:2], histograms(others, cases, bins)[:2]
     return _bootstrap(
         lambda rows: _pixel_auprc(*first, rows) - _pixel_auprc(*second, rows), cases.column("subject")
     )
 
 
 def pixel_figures(
-    maps: np.ndarray, cases: Cases, thresholds: np.ndarray | float | None = None
+    maps: np.ndarray, cases: Cases, thresholds: np.ndarray | float | None = None, *, bins: int = BINS
 ) -> dict[str, Any]:
     """AUPRC and best Dice of the brain's pixels of all cases together, in the lesions or not.
 
@@ -77,7 +77,7 @@ def pixel_figures(
     reaches is lower. `dice_at`: at the threshold `thresholds` (a number), where one is given.
     """
     people = cases.column("subject")
-    positive, negative, edges = histograms(maps, cases)
+    positive, negative, edges = histograms(maps, cases, bins)
 
     def dice(rows: np.ndarray) -> float:
         hits, false, total = _curve(positive, negative, rows)
@@ -104,19 +104,19 @@ def pixel_figures(
     return found
 
 
-def histograms(maps: np.ndarray, cases: Cases) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(N, BINS) counts of the brain's pixels inside and outside lesions by the map's value, and the edges."""
+def histograms(maps: np.ndarray, cases: Cases, bins: int = BINS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(N, bins) counts of the brain's pixels inside and outside lesions by the map's value, and the edges."""
     brain = (cases.images > BRAIN) | cases.masks
     values = maps[brain].astype(np.float64)
     step = max(1, len(values) // 400_000)
-    edges = np.quantile(values[::step], np.linspace(0, 1, BINS + 1))
-    edges = np.maximum.accumulate(edges + np.arange(BINS + 1) * 1e-12 * (1 + abs(edges[-1])))
-    positive, negative = (np.zeros((len(maps), BINS)) for _ in range(2))
+    edges = np.quantile(values[::step], np.linspace(0, 1, bins + 1))
+    edges = np.maximum.accumulate(edges + np.arange(bins + 1) * 1e-12 * (1 + abs(edges[-1])))
+    positive, negative = (np.zeros((len(maps), bins)) for _ in range(2))
     for row in range(len(maps)):
         number = np.searchsorted(edges[1:-1], maps[row][brain[row]].astype(np.float64), side="right")
         inside = cases.masks[row][brain[row]]
-        positive[row] = np.bincount(number[inside], minlength=BINS)
-        negative[row] = np.bincount(number[~inside], minlength=BINS)
+        positive[row] = np.bincount(number[inside], minlength=bins)
+        negative[row] = np.bincount(number[~inside], minlength=bins)
     return positive, negative, edges
 
 

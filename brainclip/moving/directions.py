@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from brainclip.errors import PairsError
+from brainclip.errors import PairsError, WeightsError
 from brainclip.model import BrainCLIP
 from brainclip.weights import read_weights
 
@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 FILE = "directions.safetensors"
 BUNDLED = Path(__file__).parent / "weights"
 SIZES = {"small": -1.4, "normal": 0.0, "enlarged": 1.4}  # the mean of a normal's outer fifth, in deviations
-UNIT_MM = 50.0  # places are counted in this unit
-DEGREE = 2  # of the polynomial of the place by which a structure's effect changes
+KNOT_MM = 12.0  # between places at which a structure's effect is kept; in between it is linear
+PLACES_MM = {"axial": (-60.0, 72.0), "coronal": (-96.0, 60.0), "sagittal": (-60.0, 60.0)}  # first, last
+RIDGE = 0.003  # a slice; with all training slices, validation people's embeddings are told best by about this
 BATCH = 64
+LEAST = 60  # slices of a plane and contrast
 
 
 def direction(
@@ -47,22 +49,31 @@ def direction(
     key = f"{plane}/{modality}/{structure}"
     if key not in found:
         return None
-    powers = (position_mm / UNIT_MM) ** torch.arange(DEGREE + 1)
-    return powers @ found[key].float()
+    weights = torch.from_numpy(hats(np.array([position_mm]), plane)).float()[0]
+    if found[key].shape[0] != len(weights):
+        raise WeightsError(f"{key} is of an older kind; fit again with `brainclip moving --part sizes`")
+    return weights @ found[key].float()
+
+
+def hats(places_mm: np.ndarray, plane: str | None) -> np.ndarray:
+    """(N, K) weights of the K knots of a plane, linear in between; beyond the ends that of the end."""
+    low, high = PLACES_MM[str(plane)]
+    knots = np.arange(low, high + 1, KNOT_MM)
+    away = np.abs(np.clip(places_mm, low, high)[:, None] - knots) / KNOT_MM
+    return np.maximum(0.0, 1.0 - away)
 
 
 def fit(
-    model: BrainCLIP, data: Mapping[str, PairDataset], structures: Sequence[str], *, most: int = 1200
+    model: BrainCLIP, data: Mapping[str, PairDataset], structures: Sequence[str], *, most: int = 4000
 ) -> dict[str, Tensor]:
-    """ "plane/contrast/structure" -> (DEGREE + 1, D): powers of the place, of each contrast's training pairs.
+    """ "plane/contrast/structure" -> (K, D) at the knots, of each contrast's training pairs, see `solved`.
 
-    data: contrast -> pairs, of which at most `most` slices of a plane are taken, by a fixed draw. Embedding
-    = a polynomial of the place + age + sex + the structure's normal score among people of its age and sex
-    (times the place), solved together. PairsError where too few slices say the size.
+    data: contrast -> pairs, of which at most `most` slices of a plane are taken, by a fixed draw.
+    PairsError where too few slices say the size.
     """
     found = {}
     for modality, pairs in tqdm(data.items(), desc="directions", unit="contrast"):
-        for plane in ("axial", "coronal", "sagittal"):
+        for plane in PLACES_MM:
             rows = [
                 row
                 for row, pair in enumerate(pairs.pairs)
@@ -72,23 +83,44 @@ def fit(
             ]
             rows = np.random.default_rng(0).permutation(rows)[:most].tolist()
             facts = [pairs.pairs[row].facts for row in rows]
-            place = np.array([float(fact.position_mm or 0) for fact in facts]) / UNIT_MM
-            if len(rows) < 20 * (DEGREE + 1):
+            if len(rows) < LEAST:
                 raise PairsError(f"{len(rows)} {plane} {modality} slices whose people's sizes are known")
             with torch.inference_mode():
                 parts = [
                     model.clip.encode_image(pairs.images(rows[at : at + BATCH]))
                     for at in range(0, len(rows), BATCH)
                 ]
-            known = np.array([[fact.known["age"] / 10 - 5, fact.known["sex"] == "male"] for fact in facts])
+            places = np.array([float(fact.position_mm or 0) for fact in facts])
+            ages = np.array([fact.known["age"] for fact in facts], dtype=float)
+            male = np.array([fact.known["sex"] == "male" for fact in facts])
             for structure in structures:
-                score = normal_scores(np.array([fact.percentiles[structure] for fact in facts]))
-                effect = np.stack([score * place**power for power in range(DEGREE + 1)], 1)
-                rest = np.stack([place**power for power in range(2 * DEGREE + 1)], 1)
-                table = np.concatenate([effect, rest, known], 1)
-                solved, *_ = np.linalg.lstsq(table, torch.cat(parts).numpy(), rcond=None)
-                found[f"{plane}/{modality}/{structure}"] = torch.from_numpy(solved[: DEGREE + 1]).half()
+                scores = normal_scores(np.array([fact.percentiles[structure] for fact in facts]))
+                effect = solved(torch.cat(parts).numpy(), plane, places, ages, male, scores)
+                found[f"{plane}/{modality}/{structure}"] = torch.from_numpy(effect).float()
     return found
+
+
+def solved(
+    embeddings: np.ndarray,
+    plane: str,
+    places_mm: np.ndarray,
+    ages: np.ndarray,
+    male: np.ndarray,
+    scores: np.ndarray,
+) -> np.ndarray:
+    """(K, D) by how much embeddings (N, D) move with a standard deviation of a size at the knots.
+
+    scores: (N,) normal scores of the sizes among people of that age and sex. By least squares: embedding =
+    at each knot a mean, an effect of age, its square, sex, and the size; RIDGE on the last.
+    """
+    at = hats(places_mm, plane)
+    decades = ages / 10 - 5
+    rest = [at * column[:, None] for column in (np.ones_like(decades), decades, decades**2, male)]
+    table = np.concatenate([at * scores[:, None], *rest], 1)
+    penalty = np.full(table.shape[1], 1e-6)
+    penalty[: at.shape[1]] = RIDGE
+    normal = table.T @ table + len(table) * np.diag(penalty)
+    return np.asarray(np.linalg.solve(normal, table.T @ embeddings)[: at.shape[1]])
 
 
 def normal_scores(percentiles: np.ndarray) -> np.ndarray:

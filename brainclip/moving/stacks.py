@@ -192,6 +192,19 @@ def through_plane(pixels: np.ndarray, every_mm: float, spacing_mm: float) -> dic
     return {"correlation": float(np.mean(correlations)), "step": float(np.mean(across) / np.mean(along))}
 
 
+def correlation_at(pixels: np.ndarray, apart: int) -> float:
+    """Mean of Pearson's correlation of slices (N, H, W) `apart` slices from each other, where either of the
+    two shows brain."""
+    found = []
+    for first, second in zip(pixels[:-apart], pixels[apart:], strict=True):
+        brain = (first > 0) | (second > 0)
+        if brain.sum() > 1 and np.ptp(first[brain]) and np.ptp(second[brain]):
+            found.append(np.corrcoef(first[brain], second[brain])[0, 1])
+    if not found:
+        raise BrainclipError(f"no two slices that show brain, {apart} from each other")
+    return float(np.mean(found))
+
+
 def _places(trained: Any, from_mm: float | None, to_mm: float | None, every_mm: float) -> np.ndarray:
     """(N,) positions in mm, ascending."""
     low = trained[0] + ENDS_MM if from_mm is None else from_mm

@@ -21,6 +21,7 @@ from brainclip.evaluate import SPLITS
 from brainclip.evaluate.figures import Figure, average, bootstrap, proportion, rank_correlation
 from brainclip.model import BrainCLIP
 from brainclip.moving.changes import trajectory
+from brainclip.moving.directions import normal_scores
 from brainclip.moving_study.kept import arrays, in_8_bits, key_of
 from brainclip.moving_study.recipe import MovingRecipe
 
@@ -127,10 +128,10 @@ def trajectories(model: BrainCLIP, recipe: MovingRecipe, modality: str, by: str)
 
 def cohort_slices(folder: Path, modality: str, position_mm: float) -> dict[str, np.ndarray]:
     """The axial slice nearest to a place of every person of known age. grey (N, H, W) uint8, ages, people,
-    sizes: what is said of their lateral ventricles ("" for nothing). PairsError where there are fewer than
-    three.
+    sizes: what is said of their lateral ventricles ("" for nothing), scores: their size in deviations (nan
+    where not known), splits. PairsError where there are fewer than three.
     """
-    grey, ages, people, sizes = [], [], [], []
+    grey, ages, people, sizes, scores, splits = [], [], [], [], [], []
     for split in ("train", *SPLITS):
         data = PairDataset([folder], split)
         nearest: dict[str, tuple[float, int]] = {}
@@ -146,13 +147,16 @@ def cohort_slices(folder: Path, modality: str, position_mm: float) -> dict[str, 
             grey.append(in_8_bits(data.images(rows)[:, 0].numpy()))
         ages += [float(data.pairs[row].facts.known["age"]) for row in rows]
         sizes += [data.pairs[row].facts.sizes.get("lateral ventricles", "") for row in rows]
+        known = [data.pairs[row].facts.percentiles.get("lateral ventricles", np.nan) for row in rows]
+        scores += normal_scores(np.array(known, dtype=float)).tolist()
+        splits += [split] * len(rows)
         people += list(nearest)
     if len(people) < 3:
         raise PairsError(
             f"{folder}: {len(people)} people with an axial {modality} slice at {position_mm:g} mm"
         )
-    names = {"people": np.array(people), "sizes": np.array(sizes)}
-    return {"grey": np.concatenate(grey), "ages": np.array(ages), **names}
+    names = {"people": np.array(people), "sizes": np.array(sizes), "splits": np.array(splits)}
+    return {"grey": np.concatenate(grey), "ages": np.array(ages), "scores": np.array(scores), **names}
 
 
 def curve(ages: np.ndarray, shares: np.ndarray, people: np.ndarray) -> dict[str, Figure]:

@@ -104,9 +104,9 @@ def three_planes(axial: np.ndarray, every_mm: float, spacing_mm: float) -> list[
     ]
 
 
-def detections(cases: Cases, maps: np.ndarray, each: int) -> list[tuple[str, list[tuple[np.ndarray, str]]]]:
+def detections(cases: Cases, called: np.ndarray, each: int) -> list[tuple[str, list[tuple[np.ndarray, str]]]]:
     """Rows for `sheet`: of each patient and contrast the `each` slices with the largest lesions, with the
-    true outline red and what the detector calls (above 0.5) yellow."""
+    true outline red and what the detector calls, where `called` (N, H, W) is true, yellow."""
     rows = []
     keys = [(row.subject, str(row.facts.modality)) for row in cases.rows]
     for key in dict.fromkeys(keys):
@@ -115,8 +115,8 @@ def detections(cases: Cases, maps: np.ndarray, each: int) -> list[tuple[str, lis
         cells = []
         for i in own[np.argsort(-area)[:each]]:
             shown = outlined(cases.images[i], cases.masks[i])
-            called = outlined(cases.images[i], maps[i] > 0.5, YELLOW)
+            found = outlined(cases.images[i], called[i], YELLOW)
             label = f"z {cases.rows[i].facts.position_mm:+.0f}"
-            cells += [(shown, f"{label}, true"), (called, f"{label}, called")]
+            cells += [(shown, f"{label}, true"), (found, f"{label}, called")]
         rows.append((f"{key[0]}, {key[1]} (real)", cells))
     return rows

@@ -32,7 +32,7 @@ class SizesRecipe:
 
     fit: dict[str, str] = field(default_factory=lambda: {"T1": "ixi"})
     structures: tuple[str, ...] = ("lateral ventricles", "hippocampi", "cortex")
-    most: int = 1200
+    most: int = 4000
     people: int = 12
 
 
@@ -46,24 +46,33 @@ class StacksRecipe:
     from_mm: float = -40.0
     to_mm: float = 62.0
     every_mm: float = 3.0
-    noise_mm: tuple[float, ...] = (4.0, 8.0, 16.0)  # tried on validation people
+    noise_mm: tuple[float, ...] = (0.0, 2.0, 4.0, 8.0)  # of which the nearest to validation people is taken
+    tried: int = 2  # synthetic people of each
 
 
 @dataclass(frozen=True)
 class MarkersRecipe(TrainingRecipe):
     """A detector of lesions trained on marked synthetic slices alone, and what it is measured on.
 
-    kinds: kind of lesion -> smallest and largest size in mm. pictures: healthy slices of each contrast;
-    marks: lesions drawn into each, one at a time. strength: as brainclip.mark takes it.
+    kinds: kind of lesion -> smallest and largest size in mm; contrasts: least and most, as atlas.lesions has
+    it. pictures: healthy slices of each contrast, within between_mm of z; marks: lesions drawn into each, one
+    at a time, and fitted in by the decoder, strength as brainclip.mark takes it; drawn: further ones that
+    are not. held_out: contrast -> name of the pairs of whose validation people (the first `people`) slices
+    with drawn lesions are measured.
     """
 
-    modalities: tuple[str, ...] = ("FLAIR", "T1", "T2")
+    modalities: tuple[str, ...] = ("FLAIR", "T1")
     kinds: dict[str, tuple[float, ...]] = field(
         default_factory=lambda: {"sclerosis": (4.0, 16.0), "tumour": (20.0, 60.0), "infarct": (15.0, 40.0)}
     )
-    pictures: int = 48
-    marks: int = 3
+    contrasts: tuple[float, ...] = (0.25, 1.0)
+    pictures: int = 60
+    between_mm: tuple[float, ...] = (-50.0, 66.0)
+    marks: int = 4
+    drawn: int = 8
     strength: float = 0.1
+    held_out: dict[str, str] = field(default_factory=dict)
+    people: int = 13
     channels: tuple[int, ...] = (16, 32, 64, 128)
     every_mm: float = 3.0  # between slices of a real scan
 
@@ -103,7 +112,8 @@ class MovingRecipe:
 
     def check(self) -> None:
         """RecipeError for what cannot be run."""
-        for name in (*self.ageing.modalities.values(), *self.sizes.fit.values(), self.stacks.pairs):
+        used = {*self.ageing.modalities.values(), *self.sizes.fit.values(), self.stacks.pairs}
+        for name in sorted(used | set(self.markers.held_out.values())):
             if name not in self.pairs:
                 raise RecipeError(
                     f"[pairs] does not name {name!r}; it has: {', '.join(self.pairs) or 'none'}"

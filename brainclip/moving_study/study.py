@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from atlas.begin import only_run
 from atlas.files import write_whole
 from brainclip.config import as_dict
 from brainclip.errors import RecipeError
 from brainclip.model import BrainCLIP, load
 from brainclip.moving.markers import mark
-from brainclip.moving_study import ageing, markers, pictures, sizes, stacks
+from brainclip.moving_study import ageing, detector, marked, markers, pictures, sizes, stacks
 from brainclip.moving_study.recipe import MovingRecipe
 from brainclip.moving_study.report import markdown
 from brainclip.weights import read_json, write_json
@@ -25,11 +26,17 @@ SIZES = {"tumour": (15.0, 25.0, 35.0, 45.0, 55.0), "sclerosis": (4.0, 7.0, 10.0,
 def run_moving(recipe: MovingRecipe, parts: tuple[str, ...] = PARTS) -> dict[str, Any]:
     """Measure the parts, keep moving.json, README.md and the pictures in the recipe's folder's report/.
 
-    Parts that were measured before stay as they are. RecipeError for what cannot be run.
+    Parts that were measured before stay as they are. RecipeError for what cannot be run; PairsError while
+    another run measures in this folder, whose report would be lost.
     """
     recipe.check()
     if unknown := sorted(set(parts) - set(PARTS)):
         raise RecipeError(f"part {unknown[0]!r}; possible are {', '.join(PARTS)}")
+    with only_run(Path(recipe.folder)):
+        return _measured(recipe, parts)
+
+
+def _measured(recipe: MovingRecipe, parts: tuple[str, ...]) -> dict[str, Any]:
     model, out = load(recipe.model), Path(recipe.folder) / "report"
     path = out / "moving.json"
     report: dict[str, Any] = read_json(path) if path.is_file() else {}
@@ -62,8 +69,8 @@ def _draw_ageing(model: BrainCLIP, recipe: MovingRecipe, found: dict[str, Any], 
 
 def _draw_stacks(model: BrainCLIP, recipe: MovingRecipe, found: dict[str, Any], out: Path) -> None:
     asked, spacing = recipe.stacks, float(model.card["spacing_mm"])
-    made = stacks.made_stacks(model, recipe)
-    columns = stacks.made_stacks(model, recipe, noise_mm=np.inf)
+    made = stacks.made_stacks(model, recipe, noise_mm=found["chosen"])
+    columns = stacks.made_stacks(model, recipe, noise_mm=np.inf, people=1)
     real = stacks.real_stacks(Path(recipe.pairs[asked.pairs]), asked, "test")
     rows = [
         (name, pictures.three_planes(one / 255, asked.every_mm, spacing))
@@ -91,12 +98,14 @@ def _draw_markers(model: BrainCLIP, recipe: MovingRecipe, found: dict[str, Any],
         masks = [(pictures.outlined(one.picture.pixels, one.mask), "its mask") for one in made]
         rows += [(f"FLAIR, {kind} growing", [before, *grown]), ("", [before, *masks])]
     pictures.sheet(rows, out / "markers.png", "synthetic slices with simulated lesions")
-    detector = markers.Detector.load(Path(recipe.folder) / "detector")
+    trained = detector.Detector.load(Path(recipe.folder) / "detector")
     shown = []
     for name in recipe.real:
-        cases = markers.patient(model, recipe, name)
-        shown += pictures.detections(cases, detector.maps(cases.images), 3)
-    title = "real patients; red: the mask given with the scan, yellow: the detector above 0.5"
+        cases = marked.patient(model, recipe, name)
+        levels = [found["thresholds"][row.facts.modality]["detector"] for row in cases.rows]
+        called = trained.maps(cases.images) > np.array(levels)[:, None, None]
+        shown += pictures.detections(cases, called, 3)
+    title = "real patients; red: the mask given with the scan, yellow: the detector at its threshold"
     pictures.sheet(shown, out / "detections.png", title)
 
 
