@@ -13,7 +13,7 @@ from atlas.facts import Facts, level_at
 from atlas.prompt import read_prompt
 from atlas.slices import MODALITIES, PLANES
 from brainclip.embedding.calibration import Calibration, calibration_error, fit_sharpness, sharpened
-from brainclip.embedding.captioning import Neighbours, describe, value_of
+from brainclip.embedding.captioning import Neighbours, answers_to, describe, in_answers, value_of
 from brainclip.embedding.classes import probabilities, words
 from brainclip.embedding.index import Index
 from brainclip.embedding.people import PeoplePooling, fit_age
@@ -144,13 +144,32 @@ def test_neighbours_tell_place_age_and_facts(tmp_path: Path) -> None:
         said = {one.question: one.value for one in made.answers}
         assert said["plane"] == fact.plane and said["modality"] == "T1" and said["sex"] == "female"
         assert str(fact.plane) in made.text.lower() or fact.plane == "axial"
-        assert made.position_mm is not None and abs(made.position_mm[0] - float(fact.position_mm or 0)) < 10
+        place = float(fact.position_mm or 0)
+        place = abs(place) if fact.plane == "sagittal" else place
+        assert made.position_mm is not None and abs(made.position_mm[0] - place) < 10
         assert not made.calibrated
     near = Neighbours([Facts("axial"), Facts("coronal")], np.array([0.5, 0.5]))
     assert near.votes("plane", PLANES, Facts()).sum() == pytest.approx(1)
     assert near.position(Facts("axial")) is None and near.age() is None
     assert value_of("age_band", Facts(known={"age": 40.0})) == "middle-aged"
     assert value_of("age_band", Facts(known={"age": 3.0})) is None
+
+
+def test_side_of_a_sagittal_slice_is_not_said() -> None:
+    left, right = (Facts("sagittal", x, level=level_at("sagittal", x)) for x in (-28.0, 26.0))
+    assert left.level == "left hippocampus" and right.level == "right hippocampus"
+    assert value_of("level", left) == value_of("level", right) == "hippocampus"
+    near = Neighbours([left, right], np.array([0.6, 0.4]))
+    place, spread = near.position(Facts("sagittal")) or (0, 0)
+    assert place == pytest.approx(27.2) and spread == pytest.approx(0.98, abs=0.01)  # from the midline
+    given = Facts("sagittal")
+    answers = answers_to("level", given)
+    assert answers.count("hippocampus") == 1 and "midline" in answers and len(answers) == 9
+    assert near.votes("level", answers, given).argmax() == answers.index("hippocampus")
+    probs = np.zeros(len(words("level", given)))
+    probs[[words("level", given).index(str(fact.level)) for fact in (left, right)]] = 0.5
+    assert in_answers(probs, "level", given)[answers.index("hippocampus")] == 1
+    assert "left hippocampus" not in answers_to("level", Facts("coronal"))
 
 
 def in_memory(part: Cohort, folder: Path) -> Index:

@@ -317,11 +317,11 @@ def caption(asked: argparse.Namespace) -> str:
 
         write_json(asked.out, asdict(described) | {"model": model.name, "file": asked.input})
     sure = ", ".join(f"{one.value} {one.confidence:.0%}" for one in described.answers)
-    further = (
-        [f"{described.position_mm[0]:+.0f} +- {described.position_mm[1]:.0f} mm"]
-        if described.position_mm
-        else []
-    )
+    further = []
+    if described.position_mm:
+        place = f"{described.position_mm[0]:+.0f} +- {described.position_mm[1]:.0f} mm"
+        sagittal = described.answers[0].value == "sagittal"
+        further.append(f"{place.removeprefix('+')} from the midline" if sagittal else place)
     further += [f"{described.age[0]:.0f} +- {described.age[1]:.0f} years"] if described.age else []
     return f"caption: {described.text or 'nothing is sure'} ({'; '.join([sure, *further])})"
 

@@ -72,13 +72,20 @@ def fit_sharpness(probabilities: Sequence[np.ndarray], right: Sequence[int] | np
     return float(np.exp(minimize_scalar(loss, bounds=(-4.0, 3.0), method="bounded").x))
 
 
-def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
-    """Mean distance of the confidence from the share of right answers, over BINS bins of equal count.
+def reliability(confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """(B, 3) mean confidence, share of right answers and answers, of BINS bins of equal count or fewer.
 
-    confidence: (N,) of the answers given, 0 to 1; right: (N,) bool. Naeini et al. 2015, with bins of equal
-    count.
+    confidence: (N,) of the answers given, 0 to 1; right: (N,) bool.
     """
     order = np.argsort(confidence, kind="stable")
     parts = np.array_split(order, min(BINS, len(order)))
-    distances = [len(part) * abs(confidence[part].mean() - right[part].mean()) for part in parts]
-    return float(sum(distances) / len(order))
+    return np.array([(confidence[part].mean(), right[part].mean(), len(part)) for part in parts])
+
+
+def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
+    """Mean distance of the confidence from the share of right answers, over the bins of reliability().
+
+    Naeini et al. 2015, with bins of equal count.
+    """
+    sure, share, count = reliability(confidence, right).T
+    return float(count @ np.abs(sure - share) / count.sum())

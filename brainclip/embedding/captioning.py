@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from atlas.caption import restate
-from atlas.facts import Facts, age_band
+from atlas.facts import Facts, age_band, without_side
 from brainclip.embedding.calibration import Calibration, sharpened
 from brainclip.embedding.classes import BANDS, WORDS, probabilities, words
 from brainclip.embedding.index import Index
@@ -24,7 +24,7 @@ READERS = ("zero_shot", "neighbours")
 
 @dataclass(frozen=True)
 class Answer:
-    """One fact read from a slice. confidence: calibrated probability that it is right."""
+    """One fact read from a slice. value: one of answers_to(). confidence: calibrated probability of it."""
 
     question: str
     value: str
@@ -35,7 +35,8 @@ class Answer:
 class Described:
     """text: a caption of the sure facts in a training wording, "" where not even the plane is sure. answers:
     all facts. position_mm, age: means over the neighbours (None without an index), with their standard
-    deviation. calibrated: whether the confidences were fitted on held-out people of this model."""
+    deviation; of a sagittal slice the distance from the midline, for which side it is on does not show.
+    calibrated: whether the confidences were fitted on held-out people of this model."""
 
     text: str
     answers: tuple[Answer, ...]
@@ -62,7 +63,7 @@ def describe(
     if index is not None:
         index.check(model)
         neighbours = Neighbours(*nearest_facts(index, embedding.numpy()))
-    facts, answers = Facts(), []
+    facts, answers, said = Facts(), [], {}
     for question in WORDS:
         if question != "plane" and facts.plane is None:
             break
@@ -70,11 +71,13 @@ def describe(
         reader = READERS[neighbours is not None]
         sure = sharpened(raw, calibration.of(reader, question))
         best = int(sure.argmax())
-        answer = Answer(question, words(question, facts)[best], float(sure[best]))
+        answer = Answer(question, answers_to(question, facts)[best], float(sure[best]))
         answers.append(answer)
-        if answer.confidence >= least and question in ("plane", "modality", "level"):
-            facts = Facts.from_dict(facts.to_dict() | {question: answer.value})
-    said = {answer.question: answer.value for answer in answers if answer.confidence >= least}
+        # a caption cannot say "hippocampus" of a sagittal slice, only that of one side
+        if answer.confidence >= least and answer.value in words(question, facts):
+            said[question] = answer.value
+            if question in ("plane", "modality", "level"):
+                facts = Facts.from_dict(facts.to_dict() | {question: answer.value})
     text = restate(said, seed=0).text if "plane" in said else ""
     place, age = (None, None) if neighbours is None else (neighbours.position(facts), neighbours.age())
     return Described(text, tuple(answers), place, age, bool(calibration.fitted_on))
@@ -87,10 +90,29 @@ def read_fact(
     question: str,
     neighbours: Neighbours | None,
 ) -> np.ndarray:
-    """(K,) probabilities of the answers words(question, facts), not calibrated. facts: known already."""
+    """(K,) probabilities of answers_to(question, facts), not calibrated. facts: known already."""
     if neighbours is None:
-        return probabilities(model.clip, embedding[None], [facts], question)[0]
-    return neighbours.votes(question, words(question, facts), facts)
+        return in_answers(probabilities(model.clip, embedding[None], [facts], question)[0], question, facts)
+    return neighbours.votes(question, answers_to(question, facts), facts)
+
+
+def answers_to(question: str, facts: Facts) -> list[str]:
+    """The answers words(question, facts) that can be told apart: levels of a sagittal slice without the side,
+    for left and right of the midline look alike."""
+    return list(dict.fromkeys(_apart(word, question, facts) for word in words(question, facts)))
+
+
+def in_answers(probs: np.ndarray, question: str, facts: Facts) -> np.ndarray:
+    """Probabilities of words(question, facts) as those of answers_to(question, facts)."""
+    answers = answers_to(question, facts)
+    made = np.zeros(len(answers))
+    for word, prob in zip(words(question, facts), probs, strict=True):
+        made[answers.index(_apart(word, question, facts))] += prob
+    return made
+
+
+def _apart(word: str, question: str, facts: Facts) -> str:
+    return without_side(word) if question == "level" and facts.plane == "sagittal" else word
 
 
 @dataclass(frozen=True)
@@ -111,12 +133,16 @@ class Neighbours:
         return np.asarray(share / share.sum())
 
     def position(self, given: Facts) -> tuple[float, float] | None:
-        """Mean position in mm of the neighbours of the plane given, and its standard deviation."""
-        at = [
-            fact.position_mm if fact.plane == given.plane and fact.position_mm is not None else np.nan
-            for fact in self.facts
-        ]
-        return self._mean(np.array(at, dtype=float))
+        """Mean position in mm of the neighbours of the plane given, and its standard deviation; of a sagittal
+        slice the distance from the midline."""
+        at = np.array(
+            [
+                fact.position_mm if fact.plane == given.plane and fact.position_mm is not None else np.nan
+                for fact in self.facts
+            ],
+            dtype=float,
+        )
+        return self._mean(np.abs(at) if given.plane == "sagittal" else at)
 
     def age(self) -> tuple[float, float] | None:
         """Mean age in years of the neighbours, and its standard deviation."""
@@ -145,11 +171,12 @@ def nearest_facts(
 
 
 def value_of(question: str, facts: Facts) -> Any:
-    """The true answer to a question of WORDS; None where it is not known."""
+    """The true answer to a question of WORDS, of answers_to(); None where it is not known."""
     if question == "sex":
         return facts.known.get("sex")
     if question == "age_band":
         age = facts.known.get("age")
         bands = [name for name in BANDS if age is not None and age_band(name)[0] <= age < age_band(name)[1]]
         return bands[0] if bands else None
-    return getattr(facts, question)
+    value = getattr(facts, question)
+    return value if value is None else _apart(value, question, facts)

@@ -29,6 +29,7 @@ ALIKE = 0.05  # less likeness than the best: a contrast that it may be
 QUANTILES = (5, 25, 50, 75, 95)
 CLASSES = (60, 150)  # cells of brain that part small, middle and large slices: 22 and 54 cm2
 BRIGHT = 0.999  # grey from which a pixel counts as white
+TOGETHER = 32  # slices compared at a time
 ALARM = 0.0025  # share of held-out training-like slices beyond each limit, in each size class
 
 # measure -> which of its ends are unusual, and what it says
@@ -112,8 +113,9 @@ class Fingerprint:
 
     def measures(self, pixels: np.ndarray, facts: Sequence[Facts]) -> dict[str, np.ndarray]:
         """The measures of CHECKS, (N,) each, of slices (N, H, W) in [0, 1]; facts: what is said of them."""
-        rows = [self._measured(image, fact) for image, fact in zip(pixels, facts, strict=True)]
-        return {name: np.array([row[name] for row in rows]) for name in CHECKS}
+        starts = range(0, len(pixels), TOGETHER)
+        parts = [self._measured(pixels[i : i + TOGETHER], facts[i : i + TOGETHER]) for i in starts]
+        return {name: np.concatenate([part[name] for part in parts]) for name in CHECKS}
 
     def found(self, pixels: np.ndarray, facts: Sequence[Facts]) -> list[tuple[str, ...]]:
         """For each slice what is unusual, of SENTENCES: () for one that looks like the training data."""
@@ -143,42 +145,52 @@ class Fingerprint:
             for (source, kind), n in told.items()
         ]
 
-    def _measured(self, pixels: np.ndarray, facts: Facts) -> dict[str, float]:
-        """The measures of one slice (H, W)."""
-        grey, cover = on_cells(pixels)
-        allowed = self._allowed(facts)
+    def _measured(self, pixels: np.ndarray, facts: Sequence[Facts]) -> dict[str, np.ndarray]:
+        """The measures of a few slices, which are compared at once."""
+        grey, cover = (cells.reshape(len(pixels), -1) for cells in on_cells(pixels))  # (N, SIDE * SIDE)
+        allowed = np.stack([self._allowed(fact) for fact in facts])  # (N, M)
         same, turned = self._likenesses(grey)
         own = np.where(allowed, same, -1.0)
-        best = int(own.argmax())
-        weights, place = self.occupancy[best], cover.ravel()
-        by_contrast = {name: float(own[self.contrast == name].max()) for name in np.unique(self.contrast)}
-        said = by_contrast.get(str(facts.modality))
-        if said is None:  # any that it looks like
-            contrasts = [name for name, like in by_contrast.items() if like >= own[best] - ALIKE]
-        else:
-            contrasts = [str(facts.modality)]
-        kinds = [f"{name} {self.plane[best]} {size_classes(pixels[None])[0]}" for name in contrasts]
-        outside = weights < 0.01
+        best, most = own.argmax(1), own.max(1)
+        weights = self.occupancy[best]
+        area, outside = cover.sum(1), weights < 0.01
+        by_contrast = {
+            str(name): own[:, self.contrast == name].max(1) for name in np.unique(self.contrast)
+        }  # (N,) each
+        said = np.array([by_contrast.get(str(fact.modality), most)[row] for row, fact in enumerate(facts)])
+        away = _centres(cover) - _centres(weights)
         return {
-            "turned": float(np.where(allowed, turned, -1.0).max() - own[best]),
-            "overlap": float(2 * np.minimum(weights, place).sum() / max(1e-9, (weights + place).sum())),
-            "shift_mm": float(np.linalg.norm(_centre(place) - _centre(weights)) * CELL_MM),
-            "area": float(np.log(max(place.sum(), 1e-3) / weights.sum())),
-            "background": float(grey.ravel()[outside].mean()) if outside.any() else 0.0,
-            "grey": min(self._strangeness(pixels, kind) for kind in kinds),
-            "white": float((pixels >= BRIGHT).sum() / max(1, (pixels > 0).sum())),
-            "likeness": float(own[best]),
-            "other_contrast": float(own[best]) - said if said is not None else 0.0,
+            "turned": np.where(allowed, turned, -1.0).max(1) - most,
+            "overlap": 2 * np.minimum(weights, cover).sum(1) / np.maximum(1e-9, weights.sum(1) + area),
+            "shift_mm": np.linalg.norm(away, axis=1) * CELL_MM,
+            "area": np.log(np.maximum(area, 1e-3) / weights.sum(1)),
+            "background": (grey * outside).sum(1) / np.maximum(1, outside.sum(1)),
+            "grey": self._strangeness(pixels, facts, self.plane[best], by_contrast),
+            "white": (pixels >= BRIGHT).sum((1, 2)) / np.maximum(1, (pixels > 0).sum((1, 2))),
+            "likeness": most,
+            "other_contrast": most - said,
         }
 
-    def _strangeness(self, pixels: np.ndarray, kind: str) -> float:
-        """Mahalanobis distance of the grey values of a slice from those of its kind; 0 for a kind that is not
-        described."""
-        if kind not in self.tones:
-            return 0.0
-        mean, inverse = self.tones[kind]
-        far = tones_of(pixels) - mean
-        return float(np.sqrt(far @ inverse @ far))
+    def _strangeness(
+        self,
+        pixels: np.ndarray,
+        facts: Sequence[Facts],
+        planes: np.ndarray,
+        by_contrast: Mapping[str, np.ndarray],
+    ) -> np.ndarray:
+        """(N,) Mahalanobis distance of the grey values of slices from those of their kind, where none is said
+        the nearest of the contrasts that they may be; 0 for a kind that is not described."""
+        most = np.max(list(by_contrast.values()), axis=0)
+        found = np.zeros(len(pixels))
+        for row, size in enumerate(size_classes(pixels)):
+            said = str(facts[row].modality)
+            alike = [name for name, likes in by_contrast.items() if likes[row] >= most[row] - ALIKE]
+            kinds = [f"{name} {planes[row]} {size}" for name in ([said] if said in by_contrast else alike)]
+            if all(kind in self.tones for kind in kinds):
+                tones = tones_of(pixels[row])
+                far = [(tones - self.tones[kind][0], self.tones[kind][1]) for kind in kinds]
+                found[row] = min(float(np.sqrt(off @ inverse @ off)) for off, inverse in far)
+        return found
 
     def _allowed(self, facts: Facts) -> np.ndarray:
         """(M,) the templates that agree with the plane and position said, or all."""
@@ -196,14 +208,16 @@ class Fingerprint:
         return np.ascontiguousarray(_unit(self.templates).T)
 
     def _likenesses(self, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(M,) correlations with the templates of the slice as it is, and the best of its turned versions.
+        """(N, M) correlations with the templates of slices (N, SIDE * SIDE) as they are, and the best of
+        their turned versions.
 
         Of the mirror image only sagittal templates tell: left and right of a head look alike.
         """
-        versions = [np.rot90(grey, k) for k in range(4)]
-        versions += [np.fliplr(version) for version in versions]
-        likeness = _unit(np.stack([version.ravel() for version in versions])) @ self._unit_templates
-        likeness[4, self.plane != "sagittal"] = -1.0
+        cells = _unit(grey).reshape(-1, SIDE, SIDE)
+        versions = [np.rot90(cells, k, axes=(1, 2)) for k in range(4)]
+        versions += [version[:, :, ::-1] for version in versions]
+        likeness = np.stack([version.reshape(len(grey), -1) @ self._unit_templates for version in versions])
+        likeness[4][:, self.plane != "sagittal"] = -1.0  # (8, N, M)
         return likeness[0], likeness[1:].max(0)
 
 
@@ -271,16 +285,15 @@ def tones_of(pixels: np.ndarray) -> np.ndarray:
 
 
 def on_cells(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(grey, cover), both (SIDE, SIDE): mean grey and share of pixels above 0 of each cell of a slice."""
-    size = len(pixels)
+    """(grey, cover), both (..., SIDE, SIDE): mean grey and share of pixels above 0 of each cell of slices
+    (..., H, W)."""
+    size = pixels.shape[-1]
     edges = np.linspace(0, size, SIDE + 1).round().astype(int)
-    counts = np.diff(edges)
-    area = counts[:, None] * counts[None]
-
-    def summed(values: np.ndarray) -> np.ndarray:
-        return np.add.reduceat(np.add.reduceat(values, edges[:-1], axis=0), edges[:-1], axis=1) / area
-
-    return summed(pixels.astype(np.float32)), summed((pixels > 0).astype(np.float32))
+    along = np.arange(size)
+    inside = (along >= edges[:-1, None]) & (along < edges[1:, None])  # (SIDE, size)
+    mean = (inside / inside.sum(1, keepdims=True)).astype(np.float32)
+    grey, above = pixels.astype(np.float32, copy=False), (pixels > 0).astype(np.float32)
+    return mean @ grey @ mean.T, mean @ above @ mean.T
 
 
 def size_classes(pixels: np.ndarray) -> np.ndarray:
@@ -295,9 +308,9 @@ def _unit(rows: np.ndarray) -> np.ndarray:
     return np.asarray(centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-9))
 
 
-def _centre(weights: np.ndarray) -> np.ndarray:
-    """(2,) centre of the weights (SIDE * SIDE,), in cells."""
-    total = max(float(weights.sum()), 1e-9)
-    grid = weights.reshape(SIDE, SIDE)
+def _centres(weights: np.ndarray) -> np.ndarray:
+    """(N, 2) centres of weights (N, SIDE * SIDE), in cells."""
+    total = np.maximum(weights.sum(1), 1e-9)[:, None]
+    grid = weights.reshape(-1, SIDE, SIDE)
     along = np.arange(SIDE)
-    return np.array([(grid.sum(1) * along).sum() / total, (grid.sum(0) * along).sum() / total])
+    return np.stack([grid.sum(2) @ along, grid.sum(1) @ along], axis=1) / total

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from brainclip.embedding.calibration import Calibration, calibration_error, fit_sharpness, sharpened
+from atlas.facts import Facts
+from brainclip.embedding.calibration import (
+    Calibration,
+    calibration_error,
+    fit_sharpness,
+    reliability,
+    sharpened,
+)
 from brainclip.embedding.captioning import (
     LEAST,
     READERS,
     Neighbours,
+    answers_to,
     describe,
+    in_answers,
     nearest_facts,
     read_fact,
     value_of,
@@ -21,11 +30,12 @@ from brainclip.embedding.captioning import (
 from brainclip.embedding.classes import WORDINGS, WORDS, probabilities, words
 from brainclip.embedding.index import Index
 from brainclip.embedding.rows import Cohort
-from brainclip.evaluate.figures import average, proportion
+from brainclip.evaluate.figures import average, bootstrap, proportion
 from brainclip.model import BrainCLIP
 
 SEED = 31
 POOL = 2000  # slices of a cohort, for classes
+CHANCES = 200  # draws of answers that are right as often as they say
 VOTES = 600  # slices of a cohort, for captions: each of them is looked up in the index
 
 Read = tuple[list[np.ndarray], np.ndarray, np.ndarray]  # probabilities, true answers (N,), people (N,)
@@ -53,7 +63,24 @@ def class_figures(model: BrainCLIP, cohort: Cohort, split: str) -> dict[str, dic
         true = [value_of(question, fact) for fact in facts if value_of(question, fact) is not None]
         counts = [true.count(value) for value in set(true)] or [0]
         figures[question]["most_frequent"] = round(max(counts) / max(1, len(true)), 4)
-    return figures
+    return figures | {"side": side_figures(model, cohort, rows)}
+
+
+def side_figures(model: BrainCLIP, cohort: Cohort, rows: np.ndarray) -> dict[str, Any]:
+    """Share of the sagittal slices off the midline of which the captions of the right side's levels are
+    together more probable ("ensemble"), and that of the more frequent side."""
+    sides = np.array([str(level).partition(" ")[0] for level in cohort.columns["level"][rows]], dtype=object)
+    off = (cohort.columns["plane"][rows] == "sagittal") & np.isin(sides, ("left", "right"))
+    rows, sides = rows[off], sides[off]
+    names = np.array([word.partition(" ")[0] for word in words("level", Facts("sagittal"))])
+    image = torch.from_numpy(cohort.embeddings[rows])
+    probs = probabilities(model.clip, image, [Facts("sagittal")] * len(rows), "level")
+    said = ["left" if row[names == "left"].sum() > row[names == "right"].sum() else "right" for row in probs]
+    most = max((sides == "left").mean(), (sides == "right").mean()) if len(rows) else 0.0
+    return {
+        "ensemble": proportion(np.array(said, dtype=object) == sides, cohort.columns["subject"][rows]),
+        "most_frequent": round(float(most), 4),
+    }
 
 
 def zero_shot_answers(
@@ -61,11 +88,12 @@ def zero_shot_answers(
 ) -> Read:
     """What CLIP says of the slices whose true answer is known."""
     facts = [cohort.facts(int(row)) for row in rows]
-    known = [k for k, fact in enumerate(facts) if value_of(question, fact) in words(question, fact)]
+    known = [k for k, fact in enumerate(facts) if value_of(question, fact) in answers_to(question, fact)]
     image = torch.from_numpy(cohort.embeddings[rows[known]])
     chosen = [facts[k] for k in known]
-    probs = probabilities(model.clip, image, chosen, question, wordings=wordings)
-    right = [list(words(question, fact)).index(value_of(question, fact)) for fact in chosen]
+    found = probabilities(model.clip, image, chosen, question, wordings=wordings)
+    probs = [in_answers(row, question, fact) for row, fact in zip(found, chosen, strict=True)]
+    right = [answers_to(question, fact).index(value_of(question, fact)) for fact in chosen]
     return probs, np.array(right, dtype=int), cohort.columns["subject"][rows[known]]
 
 
@@ -78,7 +106,7 @@ def neighbour_answers(model: BrainCLIP, cohort: Cohort, rows: np.ndarray, index:
         near = Neighbours(*nearest_facts(index, cohort.embeddings[row], allowed=allowed))
         embedding = torch.from_numpy(cohort.embeddings[row])
         for question in WORDS:
-            true, answers = value_of(question, fact), list(words(question, fact))
+            true, answers = value_of(question, fact), answers_to(question, fact)
             if true in answers:
                 found[question][0].append(read_fact(model, embedding, fact, question, near))
                 found[question][1].append(answers.index(true))
@@ -128,8 +156,13 @@ def confidence_figures(
     answers: Mapping[str, Mapping[str, Read]], calibration: Calibration
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Reader -> question -> share right, mean confidence and its calibration error, before and after
-    calibration, and of the answers that are said (confidence LEAST or more): how many, and how many right."""
+    calibration, and of the answers that are said (confidence LEAST or more): how many, and how many right.
+
+    error_by_chance: the mean error of as many answers that are right exactly as often as their calibrated
+    confidence says. reliability: as calibration.reliability() has it, after calibration.
+    """
     figures: dict[str, dict[str, dict[str, Any]]] = {}
+    generator = np.random.default_rng(SEED)
     for reader, reads in answers.items():
         figures[reader] = {}
         for name, (probs, right, people) in reads.items():
@@ -138,12 +171,15 @@ def confidence_figures(
             exponent = calibration.of(reader, name)
             sure = np.array([sharpened(row, exponent).max() for row in probs])
             said = sure >= LEAST
+            chance = [calibration_error(sure, generator.random(len(sure)) < sure) for _ in range(CHANCES)]
             figures[reader][name] = {
                 "right": proportion(hits, people),
                 "confidence_before": round(float(raw.mean()), 4),
                 "confidence_after": round(float(sure.mean()), 4),
                 "error_before": round(calibration_error(raw, hits), 4),
-                "error_after": round(calibration_error(sure, hits), 4),
+                "error_after": bootstrap(error_of(sure, hits), len(hits), people),
+                "error_by_chance": round(float(np.mean(chance)), 4),
+                "reliability": reliability(sure, hits).round(4).tolist(),
                 "sharpness": exponent,
                 "said": proportion(said, people),
                 "said_right": proportion(hits[said], people[said]),
@@ -151,12 +187,18 @@ def confidence_figures(
     return figures
 
 
+def error_of(confidence: np.ndarray, right: np.ndarray) -> Callable[[np.ndarray], float]:
+    """The calibration error of some rows."""
+    return lambda rows: calibration_error(confidence[rows], right[rows])
+
+
 def caption_figures(
     model: BrainCLIP, cohort: Cohort, split: str, index: Index, calibration: Calibration
 ) -> dict[str, dict[str, Any]]:
     """Reader -> of whole captions, each fact read with what was read before it: facts said in a caption,
     share of them that are right, share of captions with nothing wrong; of the neighbours the mean error of
-    millimetres and years."""
+    millimetres and years. The level of a sagittal slice counts without its side, its millimetres from the
+    midline."""
     figures: dict[str, dict[str, Any]] = {}
     rows = drawn(cohort, split, VOTES // 2)
     people = cohort.columns["subject"][rows]
@@ -175,8 +217,11 @@ def caption_figures(
             counts.append(len(said))
             right.append(float(np.mean(true)) if true else 0.0)
             whole.append(all(true))
-            far = made.position_mm is not None and fact.position_mm is not None
-            off_mm.append(abs(made.position_mm[0] - fact.position_mm) if far else np.nan)  # type: ignore[index, operator]
+            place = fact.position_mm
+            if place is not None and fact.plane == "sagittal":
+                place = abs(place)
+            far = made.position_mm is not None and place is not None
+            off_mm.append(abs(made.position_mm[0] - place) if far else np.nan)  # type: ignore[index, operator]
             aged = made.age is not None and "age" in fact.known
             off_years.append(abs(made.age[0] - fact.known["age"]) if aged else np.nan)  # type: ignore[index]
         figures[reader] = {

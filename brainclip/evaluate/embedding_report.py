@@ -11,7 +11,8 @@ from brainclip.evaluate.page import table
 QUESTIONS = {
     "plane": "plane",
     "modality": "contrast",
-    "level": "level (plane given)",
+    "level": "level (plane given; sagittal: but for the side)",
+    "side": "left or right of a sagittal slice",
     "age_band": "young, middle-aged, elderly (plane, contrast, level given)",
     "sex": "sex",
 }
@@ -56,7 +57,7 @@ def _classes(found: Mapping[str, Any]) -> list[str]:
             [
                 QUESTIONS[question],
                 shown(part["ensemble"]),
-                shown(part["one_wording"]),
+                shown(part.get("one_wording")),
                 f"{part['most_frequent']:.3g}",
             ]
             for question, part in figures.items()
@@ -102,8 +103,20 @@ def _searches(found: list[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
+def reliability_panels(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Question -> cohort and reader -> the bins of its answers, for plots.reliability()."""
+    return {
+        QUESTIONS[question].partition(" (")[0]: {
+            f"{name}, by {title}": part[reader][question]["reliability"]
+            for name, part in found.items()
+            for reader, title in READERS.items()
+        }
+        for question in next(iter(found.values()))["zero_shot"]
+    }
+
+
 def _captions(found: Mapping[str, Any]) -> list[str]:
-    lines = []
+    lines = ["![Share of right answers against their confidence](reliability.svg)", ""]
     for name, part in found.items():
         for reader, title in READERS.items():
             rows = [
@@ -111,7 +124,7 @@ def _captions(found: Mapping[str, Any]) -> list[str]:
                     QUESTIONS[question].partition(" (")[0],
                     shown(row["right"]),
                     f"{row['confidence_before']:.3g}, {row['confidence_after']:.3g}",
-                    f"{row['error_before']:.3g}, {row['error_after']:.3g}",
+                    f"{row['error_before']:.3g}, {shown(row['error_after'])}; {row['error_by_chance']:.3g}",
                     shown(row["said"]),
                     shown(row["said_right"]),
                 ]
@@ -121,7 +134,7 @@ def _captions(found: Mapping[str, Any]) -> list[str]:
                 f"{name}, by {title}",
                 "right",
                 "mean confidence before, after calibration",
-                "calibration error before, after",
+                "calibration error before, after; of as many answers right as often as they say",
                 "said (confidence 0.6 or more)",
                 "right among those",
             ]

@@ -29,10 +29,11 @@ from brainclip.evaluate import (
     embedding_speed,
     fingerprint_study,
 )
-from brainclip.evaluate.embedding_report import markdown
+from brainclip.evaluate.embedding_report import markdown, reliability_panels
+from brainclip.evaluate.plots import reliability
 from brainclip.evaluate.retrieval import retrieval
 from brainclip.model import BrainCLIP, load
-from brainclip.picture import read_slice
+from brainclip.picture import read_slice, write
 from brainclip.weights import read_json, write_json
 
 STRUCTURES = ("lateral ventricles", "hippocampi")  # whose size is read from embeddings
@@ -93,6 +94,8 @@ def run_embedding_study(recipe: EmbeddingRecipe) -> str:
         report[name] = read_json(path)["found"]
     write_json(folder / "report.json", report)
     write_whole(folder / "embedding" / "README.md", markdown(report))
+    panels = reliability(reliability_panels(report["captions"]))
+    write(folder / "embedding" / "reliability.svg", panels)
     error, speed = report["age"]["test"]["error"]["value"], report["speed"]["times_faster"][0]
     return f"{folder}/embedding/README.md (brain age {error:.1f} years off, {speed:.1f} times a plain loop)"
 

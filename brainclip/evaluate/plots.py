@@ -115,6 +115,22 @@ def bars(values: Mapping[str, float], axis: str, *, pale: Sequence[str] = ()) ->
     return _svg(drawing)
 
 
+def reliability(panels: Mapping[str, Mapping[str, np.ndarray]]) -> bytes:
+    """An SVG with a panel for each question: share of right answers against their confidence, a line for each
+    series of bins (B, 3): mean confidence, share right, answers. On the dashed line they agree."""
+    drawing, all_axes = _axes(2.2, columns=len(panels), width=2.1 * len(panels))
+    for axes, (title, series) in zip(np.atleast_1d(all_axes), panels.items(), strict=True):
+        axes.plot([0, 1], [0, 1], color="#999", linewidth=1, linestyle="--")
+        for k, (name, bins) in enumerate(series.items()):
+            axes.plot(*np.asarray(bins)[:, :2].T, MARKS[k] + "-", color=COLOURS[k], markersize=4, label=name)
+        axes.set(xlim=(0, 1.03), ylim=(0, 1.03), aspect="equal", xlabel="confidence")
+        axes.set_title(title, fontsize=9)
+    first = np.atleast_1d(all_axes)[0]
+    first.set_ylabel("right")
+    first.legend(loc="upper left", bbox_to_anchor=(0, -0.3), ncols=4, frameon=False, fontsize=8)
+    return _svg(drawing)
+
+
 def _axes(height: float, *, columns: int = 1, rows: int = 1, width: float = WIDTH) -> tuple[Any, Any]:
     """A drawing of its own, which no window and no other drawing shares."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
