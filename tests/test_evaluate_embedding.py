@@ -60,9 +60,21 @@ def test_pairs_that_are_not_named_are_refused(model: BrainCLIP, tmp_path: Path) 
 def test_all_programs_of_the_speed_test_give_the_same_embeddings(model: BrainCLIP) -> None:
     files = sorted((model.folder.parent / "pairs" / "toy" / "test").rglob("*.png"))[:6]
     found = speed(model, files, rounds=2)
-    for name in ("one", "batches", "brainclip"):
+    for name in ("one", "batches", "brainclip", "checked"):
         assert found[name]["difference"] < 1e-5 and found[name]["per_second"] > 0
-    assert found["slices"] == 6 and len(found["times_faster"]) == 3
+    assert found["slices"] == 6 and found["one"]["times"] == [1, 1, 1]
+
+
+def test_memory_is_seen_after_each_visit_and_its_growth_told(model: BrainCLIP, tmp_path: Path) -> None:
+    pairs = model.folder.parent / "pairs" / "toy"
+    slices, seconds, peaks = embedding_memory._embed(
+        str(model.folder), pairs, tmp_path / "x.parquet", "folder", None, 5
+    )
+    assert slices == 120 and seconds > 0 and len(peaks) == 5 and peaks == sorted(peaks)
+    made = embedding_memory.grown([100, 200, 300, *range(301, 311)])  # 1 MB a visit in the end
+    assert made["visits"] == 13 and made["slope"] == pytest.approx(1)
+    assert made["peak"] == {"1": 100, "2": 200, "5": 302, "10": 307, "13": 310}
+    assert made["extrapolated"] == 310 + 987
 
 
 def test_parts_of_a_thousand_visits_are_joined_in_order(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from brainclip.embedding.embedded import Embedded, embed, embed_image, embed_text
     from brainclip.embedding.fingerprint import Fingerprint
     from brainclip.embedding.index import Index
-    from brainclip.embedding.people import PeoplePooling
+    from brainclip.embedding.people import PeoplePooling, fit_age
     from brainclip.embedding.rows import read_cohort
     from brainclip.embedding.samples import Sample
     from brainclip.embedding.transformer import SliceEmbedder
@@ -33,6 +33,7 @@ _PLACES = {
     "embed_folder": "cohort",
     "embed_image": "embedded",
     "embed_text": "embedded",
+    "fit_age": "people",
     "probabilities": "classes",
     "read_cohort": "rows",
 }
@@ -50,6 +51,7 @@ __all__ = [
     "embed_folder",
     "embed_image",
     "embed_text",
+    "fit_age",
     "probabilities",
     "read_cohort",
 ]

@@ -188,35 +188,42 @@ def _speed(found: Mapping[str, Any]) -> list[str]:
         [
             text,
             f"{found[name]['per_second']} ({found[name]['range'][0]} to {found[name]['range'][1]})",
+            f"{found[name]['times'][0]} ({found[name]['times'][1]} to {found[name]['times'][2]})",
             f"{found[name]['per_processor_second']}",
             f"{found[name]['difference']:.1e}",
         ]
         for name, text in (
             ("one", "open_clip, one slice at a time"),
             ("batches", "open_clip, batches of 32"),
-            ("brainclip", "brainclip"),
+            ("brainclip", "brainclip, `embed_image` of a model"),
+            ("checked", "brainclip, `embed`, with the fingerprint"),
         )
     ]
-    times = found["times_faster"]
     lines = [
         f"{found['slices']} PNG files, from file to embedding, {found['threads']} torch thread(s), median of "
-        f"{found['rounds']} rounds in turns (range). brainclip is {times[0]} times as fast as one slice at a "
-        f"time ({times[1]} to {times[2]} in single rounds).",
+        f"{found['rounds']} rounds in turns (range).",
         "",
     ]
-    heads = ["", "slices a second", "per second of processor time", "largest difference of an embedding"]
+    heads = [
+        "",
+        "slices a second",
+        "times as fast as one at a time",
+        "per second of processor time",
+        "largest difference of an embedding",
+    ]
     return lines + table(heads, rows)
 
 
 def _memory(found: Mapping[str, Any]) -> list[str]:
-    rows = [
-        [visits, str(row["slices"]), str(row["peak_mb"]), f"{row['seconds']:.0f}"]
-        for visits, row in found["visits"].items()
-    ]
+    rows = [[visits, str(peak)] for visits, peak in found["peak"].items()]
     many = found["thousand"]
-    heads = ["whole heads, one process", "slices", "peak memory, MB", "seconds"]
     return [
-        *table(heads, rows),
+        f"One process, {found['visits']} visits ({found['slices']} slices, {found['seconds']:.0f} seconds).",
+        "",
+        *table(["visits embedded so far", "peak memory, MB"], rows),
+        f"In the second half the peak grew by {found['slope']:.2g} MB a visit; 1,000 visits would so need "
+        f"{found['extrapolated']} MB (extrapolated, not measured).",
+        "",
         f"The parts of 1,000 visits ({many['slices']} slices of {many['width']} made-up numbers): joined "
         f"with {many['join_peak_mb']} MB at most, a file of {many['file_mb']} MB, read with "
         f"{many['read_peak_mb']} MB.",

@@ -50,7 +50,7 @@ class EmbeddingRecipe:
     contrast: str = "T1"  # ... in this contrast
     heads: str = ""  # IXI's whole heads (.nii.gz), for the fingerprint and memory; empty: neither
     masks: str = ""  # their brain masks
-    visits: tuple[int, ...] = (4, 16)  # heads that are embedded to measure memory
+    visits: int = 32  # heads that are embedded to measure memory
     files: int = 512  # slices that speed is measured on
     searches: dict[str, str] = field(  # sentence -> the pairs in which it looks
         default_factory=lambda: {"coronal T1, enlarged ventricles": "ixi"}
@@ -96,7 +96,7 @@ def run_embedding_study(recipe: EmbeddingRecipe) -> str:
     write_whole(folder / "embedding" / "README.md", markdown(report))
     panels = reliability(reliability_panels(report["captions"]))
     write(folder / "embedding" / "reliability.svg", panels)
-    error, speed = report["age"]["test"]["error"]["value"], report["speed"]["times_faster"][0]
+    error, speed = report["age"]["test"]["error"]["value"], report["speed"]["brainclip"]["times"][0]
     return f"{folder}/embedding/README.md (brain age {error:.1f} years off, {speed:.1f} times a plain loop)"
 
 
