@@ -12,10 +12,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from brainclip.commands import anomaly, data, embedding, evaluation, model, moving, training
+from brainclip.commands import anomaly, data, embedding, evaluation, model, moving, search, training
 from brainclip.errors import BrainclipError
 
-AREAS = (data, training, model, embedding, moving, evaluation, anomaly)  # in the order of --help
+AREAS = (data, training, model, embedding, search, moving, evaluation, anomaly)  # in the order of --help
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,11 +1,16 @@
-"""Arguments that several verbs share."""
+"""Arguments that several verbs share, and their warnings."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
+
+FILES = (".png", ".nii", ".nii.gz")  # what a slice may be, a volume the last two
+CONTRASTS = ("T1", "T2", "PD", "FLAIR")
+SPLITS = ("train", "validation", "test")
 
 
 class AddVerb(Protocol):
@@ -33,6 +38,17 @@ def add_recipe(verb: argparse.ArgumentParser, example: str) -> None:
     """RECIPE and --set."""
     verb.add_argument("recipe", type=Path, metavar="RECIPE", help=f"such as {example}")
     add_overrides(verb)
+
+
+def add_model(verb: argparse.ArgumentParser) -> None:
+    """--model, of verbs that need one."""
+    verb.add_argument("--model", default="mini", help="mini, a model folder or a hub id (mini)")
+
+
+def warn(warnings: Sequence[str]) -> None:
+    """Each warning once, on stderr."""
+    for warning in dict.fromkeys(warnings):
+        print("brainclip: warning:", warning, file=sys.stderr)
 
 
 def at_least_one(text: str) -> int:
