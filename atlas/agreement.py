@@ -20,8 +20,9 @@ from atlas.atlas import Atlas, load_atlas
 from atlas.brain import labels_and_volumes, read_brain
 from atlas.errors import SourceError
 from atlas.facts import TABLES, VISIBLE_MM2, with_side
+from atlas.likeness import dice
 from atlas.prepare import LEAST_BRAIN_MM2
-from atlas.register import SYN, Registration, atlas_labels, dice, n4, plain_labels, register, to_atlas
+from atlas.register import SYN, Registration, atlas_labels, n4, plain_labels, register, to_atlas
 from atlas.slices import AXIS, Geometry, working_grid
 from atlas.sources import Scan, load_mask
 from atlas.structures import structures, summed

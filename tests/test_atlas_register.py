@@ -20,6 +20,7 @@ from scipy.spatial.transform import Rotation
 
 from atlas.atlas import Atlas, load_atlas
 from atlas.errors import FitError, RegistrationError
+from atlas.likeness import overlap, similarity
 from atlas.register import (
     SIMILARITY_FLOOR,
     align,
@@ -27,10 +28,8 @@ from atlas.register import (
     denoise,
     label_counts,
     n4,
-    overlap,
     plain_labels,
     register,
-    similarity,
     to_atlas,
 )
 from atlas.slices import Geometry, window, working_grid
