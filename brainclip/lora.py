@@ -34,6 +34,11 @@ def adapter_weights(adapter: str | Mapping[str, float] | None) -> dict[str, floa
     return {name: float(weight) for name, weight in weights.items() if weight}
 
 
+def shown_adapter(weights: Mapping[str, float]) -> str | dict[str, float] | None:
+    """Adapters as generate() is asked for them."""
+    return next(iter(weights), None) if list(weights.values()) in ([], [1.0]) else dict(weights)
+
+
 def lora_targets(part: nn.Module, asked: Sequence[str]) -> list[str]:
     """The layers that `asked` means, as peft takes them: names of layers, and ends of names as they are.
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from brainclip.card import untrained
 from brainclip.errors import BrainclipError, PromptError, WeightsError
 from brainclip.inversion import split_tokens, with_tokens
-from brainclip.lora import adapter_weights
+from brainclip.lora import adapter_weights, shown_adapter
 from brainclip.picture import Picture, as_pixels
 from brainclip.place import grid, nearest
 from brainclip.weights import published, read_json
@@ -251,23 +252,7 @@ class BrainCLIP:
 
     def warnings(self, prompt: Prompt) -> list[str]:
         """What a prompt asks for that the model was not trained on, a sentence each."""
-        found = []
-        for word in prompt.unknown:
-            hint = prompt.suggestions.get(word)
-            meant = f"; did you mean {hint!r}?" if hint else ""
-            found.append(f"{word!r} is not in this model's training captions{meant}")
-        asked = prompt.facts
-        if asked.modality and asked.modality not in self.card["modalities"]:
-            found.append(f"this model was not trained on {asked.modality} slices")
-        if asked.plane and asked.position_mm is not None:
-            low, high = self.card["positions"][asked.plane]
-            if not low <= asked.position_mm <= high:
-                found.append(f"{asked.plane} slices were trained from {low:+.0f} to {high:+.0f} mm only")
-        age = asked.known.get("age")
-        youngest, oldest = (round(years) for years in self.card["ages"])
-        if age is not None and not youngest <= age <= oldest:
-            found.append(f"ages from {youngest} to {oldest} were trained only")
-        return found
+        return untrained(prompt, self.card)
 
     def adapter_for(self, prompt: Prompt, adapter: str | Mapping[str, float] | None) -> dict[str, float]:
         """The adapters for one prompt, by name with their weights. WeightsError for an unknown name."""
@@ -298,11 +283,6 @@ class BrainCLIP:
     def _candidates(self) -> tuple[list[tuple[str, float]], torch.Tensor]:
         """Every plane and position on a grid, and the embeddings (N, D) of their captions."""
         return _candidates(self.folder)
-
-
-def shown_adapter(weights: dict[str, float]) -> str | dict[str, float] | None:
-    """Adapters as generate() is asked for them."""
-    return next(iter(weights), None) if list(weights.values()) in ([], [1.0]) else weights
 
 
 @lru_cache(maxsize=8)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from brainclip.commands.arguments import AddVerb, at_least_one
+from brainclip.commands.arguments import AddVerb, at_least_one, warn
 from brainclip.errors import BrainclipError
 
 FORMS = ("diffusers", "kohya")  # of brainclip.lora_files
@@ -151,9 +150,3 @@ def numbered(out: Path, count: int) -> list[Path]:
 def listed(names: list[Path]) -> str:
     """File names in a line: the first and the last."""
     return str(names[0]) if len(names) == 1 else f"{names[0]} ... {names[-1].name}, {len(names)} pictures"
-
-
-def warn(warnings: Sequence[str]) -> None:
-    """Say each warning once, on stderr."""
-    for warning in dict.fromkeys(warnings):
-        print("brainclip: warning:", warning, file=sys.stderr)

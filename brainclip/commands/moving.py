@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from brainclip.commands.arguments import AddVerb, above_zero, add_recipe, at_least_one, share
-from brainclip.commands.model import listed, numbered, warn
+from brainclip.commands.arguments import AddVerb, above_zero, add_recipe, at_least_one, share, warn
+from brainclip.commands.model import listed, numbered
 
 PARTS = ("ageing", "sizes", "stacks", "markers")  # brainclip.moving_study.study.PARTS
 KINDS = ("tumour", "sclerosis", "infarct", "atrophy")  # atlas.lesions.KINDS, which would cost an import

@@ -17,7 +17,8 @@ from torch.nn import functional
 from atlas.caption import restate
 from brainclip.errors import BrainclipError, PromptError
 from brainclip.inversion import with_tokens
-from brainclip.model import BATCH, BrainCLIP, shown_adapter
+from brainclip.lora import shown_adapter
+from brainclip.model import BATCH, BrainCLIP
 from brainclip.picture import Picture, as_pixels
 
 if TYPE_CHECKING:
@@ -218,7 +219,7 @@ def _picture(model: BrainCLIP, point: Point, pixels: np.ndarray, settings: dict[
         model=model.name,
         facts=point.prompt.facts,
         warnings=tuple(model.warnings(point.prompt)),
-        settings={"caption": point.caption, "adapter": shown_adapter(dict(point.adapter))} | settings,
+        settings={"caption": point.caption, "adapter": shown_adapter(point.adapter)} | settings,
         embedding=point.embedding.numpy(),
     )
 
