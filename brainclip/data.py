@@ -17,7 +17,8 @@ from torch.utils.data import Dataset
 
 from atlas.facts import Facts, mirrored
 from atlas.records import Pair, read_dataset, read_pairs, read_picture
-from brainclip.config import AugmentRecipe, Recipe, TrainingRecipe, digest
+from brainclip.config import Recipe, TrainingRecipe, digest
+from brainclip.config_pairs import AugmentRecipe
 from brainclip.errors import PairsError
 
 GROUP = 16  # slices that are alike in a batch

@@ -15,7 +15,7 @@ from conftest import ROOT
 from atlas.register import OVERLAP_FLOOR, SIMILARITY_FLOOR
 from brainclip import cli
 from brainclip.commands.model import numbered
-from brainclip.config import PairsRecipe
+from brainclip.config_pairs import PairsRecipe
 
 TINY = str(ROOT / "recipes" / "tiny.toml")
 VERBS = (

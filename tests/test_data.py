@@ -11,7 +11,7 @@ from toy_pairs import write_toy_pairs
 
 from atlas.caption import caption, truth
 from atlas.facts import Facts, level_at, mirrored
-from brainclip.config import AugmentRecipe
+from brainclip.config_pairs import AugmentRecipe
 from brainclip.data import PairDataset, mirror, nested, warp
 from brainclip.errors import PairsError
 

@@ -15,7 +15,8 @@ from toys import CLIP, toy_clip
 
 from brainclip.cli import main
 from brainclip.clip import Clip
-from brainclip.config import PairsRecipe, Recipe
+from brainclip.config import Recipe
+from brainclip.config_pairs import PairsRecipe
 from brainclip.evaluate import space as module
 from brainclip.evaluate.clip_report import report_clip
 from brainclip.evaluate.space import EVERYDAY, collapse, forgetting, uniformity

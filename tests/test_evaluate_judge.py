@@ -8,7 +8,8 @@ import pytest
 import torch
 from toy_pairs import drawn, some_facts, write_toy_pairs
 
-from brainclip.config import JudgeRecipe, PairsRecipe, Recipe
+from brainclip.config import JudgeRecipe, Recipe
+from brainclip.config_pairs import PairsRecipe
 from brainclip.data import PairDataset
 from brainclip.errors import RecipeError, WeightsError
 from brainclip.evaluate.adherence import judge_scores

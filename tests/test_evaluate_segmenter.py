@@ -11,7 +11,8 @@ import torch
 from toy_pairs import some_facts, write_toy_pairs
 from toy_tissues import CORTEX, VENTRICLES, WHITE, toy_tissues, write_toy_tissues
 
-from brainclip.config import PairsRecipe, Recipe, SegmenterRecipe
+from brainclip.config import Recipe, SegmenterRecipe
+from brainclip.config_pairs import PairsRecipe
 from brainclip.errors import RecipeError, WeightsError
 from brainclip.evaluate.segmenter import (
     Segmenter,

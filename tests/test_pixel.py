@@ -10,7 +10,8 @@ import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 from toy_pairs import SIZE, write_toy_pairs
 
-from brainclip.config import PairsRecipe, PixelRecipe, Recipe
+from brainclip.config import PixelRecipe, Recipe
+from brainclip.config_pairs import PairsRecipe
 from brainclip.errors import RecipeError, WeightsError
 from brainclip.pixel import PixelDiffusion, UViT
 from brainclip.train.pixel import train_pixel

@@ -19,7 +19,8 @@ from toy_pairs import write_toy_pairs
 from toys import PRIOR, TEXTS, smooth_images
 
 from brainclip.clip import Clip
-from brainclip.config import ClipRecipe, PairsRecipe, Recipe
+from brainclip.config import ClipRecipe, Recipe
+from brainclip.config_pairs import PairsRecipe
 from brainclip.errors import RecipeError
 from brainclip.prior import Prior
 from brainclip.towers.attention import SplitAttention, fuse_attention, split_attention

@@ -17,7 +17,8 @@ from toy_pairs import write_toy_pairs
 from toys import TEXTS, smooth_images
 
 from brainclip.clip import Clip
-from brainclip.config import PairsRecipe, Recipe, load_recipe
+from brainclip.config import Recipe, load_recipe
+from brainclip.config_pairs import PairsRecipe
 from brainclip.towers.bases import open_base
 from brainclip.towers.open_clip import OpenClip
 from brainclip.train import adapt

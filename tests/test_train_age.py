@@ -11,7 +11,8 @@ from toy_pairs import write_toy_pairs
 from toys import CLIP, smooth_images, toy_clip
 
 from atlas.truth import mention_table
-from brainclip.config import ClipRecipe, PairsRecipe, Recipe
+from brainclip.config import ClipRecipe, Recipe
+from brainclip.config_pairs import PairsRecipe
 from brainclip.train.age import CENTRE, SHIFT, SPREAD, AgeReading, stated_ages
 from brainclip.train.clip import train_clip
 

@@ -28,7 +28,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from atlas.caption import caption
 from brainclip.clip import Clip
-from brainclip.config import AdapterRecipe, DecoderRecipe, PairsRecipe, PriorRecipe, Recipe, VaeRecipe
+from brainclip.config import AdapterRecipe, DecoderRecipe, PriorRecipe, Recipe, VaeRecipe
+from brainclip.config_pairs import PairsRecipe
 
 BASES = ("kandinsky", "stable-diffusion", "stable-diffusion-xl")
 WEIGHTS = "diffusion_pytorch_model.safetensors"
