@@ -18,6 +18,7 @@ from brainclip import cli
 from brainclip.errors import BrainclipError
 from brainclip.evaluate.memorisation import false_alarms, limits, memorisation
 from brainclip.evaluate.nearness import Slices, details, joined, nearest
+from brainclip.evaluate.sheet import pair_cell
 from brainclip.model import load
 from brainclip.picture import Picture
 from brainclip.pixel import PixelDiffusion, UViT
@@ -223,3 +224,10 @@ def test_a_model_that_is_on_the_way_to_copying_ten_slices_is_caught() -> None:
     report = memorisation(pictures, TRAINING, HELD_OUT, within_mm=20)
     assert report["membership"]["low"] > 0.6 and not report["verdict"]["passes"]
     assert "0.6 fails" in report["verdict"]["because"][2]
+
+
+def test_a_long_name_under_a_slice_does_not_run_into_the_other() -> None:
+    slices = np.zeros((2, 128, 128))
+    cell = np.asarray(pair_cell("a prompt", *slices, "trained on sub-" + "0" * 60, ""))
+    beside = cell[-16:, 130:]
+    assert (cell[-16:, :128] < 128).any() and (beside == 255).all()

@@ -153,7 +153,7 @@ def worst_sheet(
     cells = []
     for row in worst:
         true, made = training.images[row["training"], 0], pictures.images[row["picture"], 0]
-        left = f"trained on: {training.subject[row['training']]}"
+        left = f"trained on {training.subject[row['training']].rpartition('/')[2]}"
         right = f"made; relative {row['relative']:.2f}"
         cells.append(pair_cell(texts[row["picture"]], true.numpy() / 255, made.numpy() / 255, left, right))
     title = (

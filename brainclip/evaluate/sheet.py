@@ -101,8 +101,15 @@ def pair_cell(prompt: str, true: np.ndarray, made: np.ndarray, left: str, right:
     for pixels, x, caption in ((true, 0, left), (made, side + GAP, right)):
         grey = Image.fromarray((pixels.clip(0, 1) * 255).round().astype(np.uint8))
         cell.paste(grey.resize((side, side), Image.Resampling.NEAREST), (x, top))
-        draw.text((x, top + side + 1), caption, fill=0, font=font)
+        draw.text((x, top + side + 1), _cut(caption, side, font), fill=0, font=font)
     return cell
+
+
+def _cut(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """As much of a text as fits."""
+    while font.getlength(text) > width:
+        text = text[:-1]
+    return text
 
 
 def _wrapped(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
