@@ -190,10 +190,14 @@ def test_the_command_line_embeds_indexes_searches_and_captions(
     answers = json.loads(Path(f"{out}.json").read_text())["answers"]
     assert answers[0]["question"] == "plane" and 0 < answers[0]["confidence"] <= 1
     assert cli.main(["caption", picture, *named]) == 0
-    assert cli.main(["embed", "axial T1 slice", picture, "--out", f"{out}.npz", *named]) == 0
+    inputs = ["axial T1 slice", picture, f"{picture[:-7]}./004.png", "coronal T2 slice", picture]
+    assert cli.main(["embed", *inputs, "--out", f"{out}.npz", *named]) == 0
     with np.load(f"{out}.npz") as file:
-        assert file["embeddings"].shape == (2, model.clip.embedding_width)
-        assert list(file["kinds"]) == ["text", "image"]
+        assert list(file["inputs"]) == inputs
+        assert list(file["kinds"]) == ["text", "image", "image", "text", "image"]
+        alone = [model.embed_text(inputs[0]), *(model.embed_image(inputs[k]) for k in (1, 2))]
+        assert file["embeddings"][:3] == pytest.approx(np.concatenate(alone), abs=1e-6)
+        assert file["embeddings"][4] == pytest.approx(file["embeddings"][1], abs=1e-6)
     printed = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in printed] == [
         "index",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 from brainclip.commands.arguments import (
@@ -94,13 +96,14 @@ def embed(asked: argparse.Namespace) -> str:
     from brainclip.embedding.embedded import embed as embed_files
 
     parts, rows = [], []
-    for text, kind in zip(asked.inputs, kinds, strict=True):
+    for kind, some in groupby(zip(kinds, asked.inputs, strict=True), key=itemgetter(0)):
+        inputs = [one for _, one in some]
         if kind == "text":
-            parts.append(model.embed_text([text]).numpy())
-            rows.append((text, "text", "", np.nan))
+            parts.append(model.embed_text(inputs).numpy())
+            rows += [(text, "text", "", np.nan) for text in inputs]
             continue
         found = embed_files(
-            text,
+            inputs,
             model=model,
             contrast=asked.contrast,
             every_mm=asked.every,
@@ -110,18 +113,21 @@ def embed(asked: argparse.Namespace) -> str:
         )
         warn(found.warnings)
         parts.append(found.embeddings.numpy())
+        given = {str(Path(text)): text for text in inputs}
         for one in found.samples:
             place = one.facts.position_mm
-            rows.append((text, "image", one.facts.plane or "", np.nan if place is None else place))
+            rows.append(
+                (given[one.source], "image", one.facts.plane or "", np.nan if place is None else place)
+            )
     made = np.concatenate(parts)
-    inputs, row_kinds, planes, places = zip(*rows, strict=True)
+    sources, row_kinds, planes, places = zip(*rows, strict=True)
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = asked.out.with_name(f".{asked.out.name}.tmp")
     with unfinished.open("wb") as file:
         np.savez(
             file,
             embeddings=made,
-            inputs=np.array(inputs),
+            inputs=np.array(sources),
             kinds=np.array(row_kinds),
             planes=np.array(planes),
             positions_mm=np.array(places, dtype=np.float32),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -227,7 +227,12 @@ def doubts(samples: Sequence[Sample], geometry: Geometry) -> list[str]:
     shown_mm = geometry.size * geometry.spacing_mm
     if abs(shown_mm - SIDE * CELL_MM) > CELL_MM:
         return [f"slices of {shown_mm:g} mm are not checked; the training data has {SIDE * CELL_MM:g} mm"]
-    return Fingerprint.load().warnings(samples)
+    return _bundled().warnings(samples)
+
+
+@lru_cache(maxsize=1)
+def _bundled() -> Fingerprint:
+    return Fingerprint.load()
 
 
 def fit(
