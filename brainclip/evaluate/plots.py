@@ -124,7 +124,9 @@ def reliability(panels: Mapping[str, Mapping[str, np.ndarray]]) -> bytes:
         for k, (name, bins) in enumerate(series.items()):
             axes.plot(*np.asarray(bins)[:, :2].T, MARKS[k] + "-", color=COLOURS[k], markersize=4, label=name)
         axes.set(xlim=(0, 1.03), ylim=(0, 1.03), aspect="equal", xlabel="confidence")
+        axes.set(xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
         axes.set_title(title, fontsize=9)
+        axes.label_outer()
     first = np.atleast_1d(all_axes)[0]
     first.set_ylabel("right")
     first.legend(loc="upper left", bbox_to_anchor=(0, -0.3), ncols=4, frameon=False, fontsize=8)
