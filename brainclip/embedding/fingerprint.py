@@ -284,9 +284,15 @@ def _described(tones: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def tones_of(pixels: np.ndarray) -> np.ndarray:
-    """(Q,) the QUANTILES of the grey values above 0 of a slice; 0 where there are none."""
-    inside = pixels[pixels > 0]
-    return np.percentile(inside, QUANTILES) if inside.size else np.zeros(len(QUANTILES))
+    """(Q,) the QUANTILES of the grey values above 0 of a slice, as np.percentile has them; 0 where there are
+    none."""
+    inside = np.sort(pixels[pixels > 0])  # with five quantiles a sort is faster than np.percentile
+    if not inside.size:
+        return np.zeros(len(QUANTILES))
+    at = np.array(QUANTILES) / 100 * (inside.size - 1)
+    low = np.floor(at).astype(int)
+    values = inside[np.stack([low, np.minimum(low + 1, inside.size - 1)])].astype(float)
+    return np.asarray(values[0] + (at - low) * (values[1] - values[0]))
 
 
 def on_cells(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
