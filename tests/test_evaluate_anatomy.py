@@ -16,7 +16,8 @@ from atlas.prompt import read_prompt
 from brainclip.config import load_recipe
 from brainclip.data import PairDataset
 from brainclip.errors import BrainclipError
-from brainclip.evaluate import ventricles
+from brainclip.evaluate import age_sweep, ventricles
+from brainclip.evaluate.age_sweep import AGES, EACH
 from brainclip.evaluate.anatomy import anatomy, run_anatomy
 from brainclip.evaluate.counterparts import asked_like, chosen_rows
 from brainclip.evaluate.page import markdown
@@ -52,6 +53,8 @@ def part(recipe: Path) -> dict[str, Any]:
     held_out = PairDataset([loaded.pairs_folder("toy")], "test")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ventricles, "FEWEST", 4)  # the toy run has few slices there
+        patch.setattr(age_sweep, "FEWEST", 2)
+        patch.setattr(age_sweep, "NEAR_MM", 20.0)
         return anatomy(load(recipe.parent / "model"), loaded, held_out, recipe.parent / "anatomy")
 
 
@@ -125,3 +128,10 @@ def test_each_size_of_the_ventricles_is_asked_of_each_person_and_judged(part: di
             found["made"]["labels"]
         )
     assert part["sizes"]
+
+
+def test_ventricles_are_read_over_all_ages_beside_people(part: dict[str, Any]) -> None:
+    assert part["ages"]
+    for found in part["ages"].values():
+        assert found["made"]["slope"]["n"] == len(AGES) * EACH and found["people"]["slope"]["n"] >= 2
+        assert set(found["made"]["at"]) == set(found["people"]["at"]) == {"30", "80"}

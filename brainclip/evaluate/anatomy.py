@@ -11,6 +11,7 @@ from atlas.slices import Geometry
 from brainclip.config import Recipe, load_recipe
 from brainclip.data import PairDataset
 from brainclip.errors import BrainclipError
+from brainclip.evaluate.age_sweep import age_sweep
 from brainclip.evaluate.ageing import age_effect, slope_difference
 from brainclip.evaluate.counterparts import Counterparts, counterparts
 from brainclip.evaluate.figures import Figure, average, proportion
@@ -39,8 +40,8 @@ def anatomy(
 
     Trains the segmenter of the recipe first if it is not there. held_out: of the tables in [segmenter] mix.
     folder: gets pictures/ and segmenter.png. segmenter: hash, what it was trained on, and `segmenter_scores`
-    of both held-out splits. groups: see `_group`. sizes: see `ventricle_sizes`. people: of each table at most
-    so many.
+    of both held-out splits. groups: see `_group`. sizes: see `ventricle_sizes`. ages: see `age_sweep`, beside
+    training people. people: of each table at most so many.
     """
     train_segmenter(recipe)
     segmenter = Segmenter.load(Path(recipe.folder) / "segmenter")
@@ -67,6 +68,7 @@ def anatomy(
         str(name): _group(pairs, np.flatnonzero(pairs.group == name), said, held_out, training)
         for name in dict.fromkeys(pairs.group)
     }
+    kinds = [(table, modality) for table, _, modality in (name.rpartition(" ") for name in groups)]
     return {
         "segmenter": {
             "hash": segmenter.hash,
@@ -76,6 +78,7 @@ def anatomy(
         },
         "groups": groups,
         "sizes": ventricle_sizes(model, recipe, segmenter, pairs, held_out, training, folder / "pictures"),
+        "ages": age_sweep(model, recipe, segmenter, training, kinds, folder / "pictures"),
     }
 
 

@@ -29,9 +29,8 @@ def section(report: dict[str, Any]) -> Section | None:
         return None
     groups = part["groups"]
     slopes = [
-        f"{name} {said(group['age']['made']['slope'])}, real {said(group['age']['real']['slope'])}"
-        for name, group in groups.items()
-        if "age" in group
+        f"{name} {said(found['made']['slope'])}, people {said(found['people']['slope'])}"
+        for name, found in part["ages"].items()
     ]
     odd = [
         f"{name} {said(group['outline']['any']['made'], percent=True)}, real "
@@ -41,8 +40,8 @@ def section(report: dict[str, Any]) -> Section | None:
     return Section(
         "anatomy",
         "Anatomy",
-        "Percentage points of the brain that the lateral ventricles gain a decade, in pictures and in the "
-        f"slices they were asked for by: {'; '.join(slopes) or 'not measured'}. Pictures with an outline "
+        "Percentage points of the brain that the lateral ventricles gain a decade, in pictures of 20 to 85 "
+        f"years and in training people: {'; '.join(slopes) or 'not measured'}. Pictures with an outline "
         f"outside the range of 99 % of training slices in one way or another: {'; '.join(odd)}.",
         [
             _segmenter(part["segmenter"]),
@@ -50,8 +49,8 @@ def section(report: dict[str, Any]) -> Section | None:
                 "segmenter.png",
                 "Held-out slices, their labels, the segmenter's, and generated pictures with the segmenter's",
             ),
+            *_sweep(part["ages"]),
             _ages(groups),
-            *_plot(groups),
             *_sizes(part["sizes"]),
             _areas(groups),
             _symmetry(groups),
@@ -90,16 +89,29 @@ def _ages(groups: dict[str, Any]) -> Table:
     return Table(["lateral ventricles in percent of the brain, axial, z 10 to 25 mm", *heads], rows)
 
 
-def _plot(groups: dict[str, Any]) -> list[Picture]:
-    rows = {
-        name: {"generated": group["age"]["made"]["slope"], "real": group["age"]["real"]["slope"]}
-        for name, group in groups.items()
-        if "age" in group
-    }
-    if not rows:
+def _sweep(ages: dict[str, Any]) -> list[Table | Picture]:
+    """Ventricles over the whole range of ages, beside training people's; nothing where there are too few."""
+    if not ages:
         return []
-    drawn = intervals(rows, "percentage points of the brain a decade", marks={"no ageing": 0.0})
-    return [Picture("plots/ageing.svg", "Growth of the lateral ventricles with age", drawn)]
+    cells: list[list[str | Figure | None]] = []
+    for name, found in ages.items():
+        made, people = found["made"], found["people"]
+        cells.append([f"{name}, points a decade", made["slope"], people["slope"]])
+        cells.append([f"{name}, order by age (Spearman)", made["order"], people["order"]])
+        cells += [[f"{name}, at {at} years", made["at"][at], people["at"][at]] for at in made["at"]]
+    drawn = intervals(
+        {
+            name: {kind: found[key]["slope"] for kind, key in (("generated", "made"), ("people", "people"))}
+            for name, found in ages.items()
+        },
+        "percentage points of the brain a decade",
+        marks={"no ageing": 0.0},
+    )
+    heading = "lateral ventricles in percent of the brain, axial, z = 17 mm"
+    return [
+        Table([heading, "generated, 20 to 85 years", "training people"], cells),
+        Picture("plots/ageing.svg", "Growth of the lateral ventricles with age", drawn),
+    ]
 
 
 def _sizes(sizes: dict[str, Any]) -> list[Table | Picture]:
