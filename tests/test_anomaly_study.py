@@ -125,7 +125,7 @@ def test_p_values_come_from_validation_people_alone(run: Path) -> None:
     study = Study(read_recipe(AnomalyRecipe, run / "anomaly.toml", ['methods=["cohort z"]']))
     study.run()
     found = study.scored("toy", "cohort z")
-    own = np.array([study._is(study.cases.rows[i], "toy", "validation") for i in found.rows])
+    own = np.array([study.is_healthy(study.cases.rows[i], "toy", "validation") for i in found.rows])
     ranks = np.sort(found.p[own])
     assert np.median(found.scores[own]) == pytest.approx(0, abs=0.2)
     assert ranks.max() <= 1 and ranks.min() == pytest.approx(2 / (own.sum() + 1), abs=1e-6)

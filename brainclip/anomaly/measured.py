@@ -118,7 +118,7 @@ def _calibration(study: Study, source: str, scored: Scored, healthy: np.ndarray)
     """p-values of healthy test slices and people against uniform, calibrated on validation people."""
     rows = study.cases
     people = np.array([rows.rows[i].subject for i in scored.rows])
-    own = np.array([study._is(rows.rows[i], source, "validation") for i in scored.rows])
+    own = np.array([study.is_healthy(rows.rows[i], source, "validation") for i in scored.rows])
     fitted = Calibrator().fit(of_people(scored.scores[own], people[own])[0])
     whole, _ = of_people(scored.scores[healthy], people[healthy])
     return {

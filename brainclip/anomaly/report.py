@@ -222,7 +222,7 @@ def _shifts(rows: Table) -> list[str]:
         others = []
         for other in names:
             one = found["elsewhere"].get(other)
-            share = "" if one is None or one["share"] is None else f" ({one['share']:.0%})"
+            share = "" if one is None or one["share"] is None else f" ({one['share']:.1f}x)"
             others.append("" if one is None else f"{one['median']:.1f}{share}")
         return [f"{found['healthy']:.1f}", f"{found['lesions']:.1f}", *others]
 
@@ -230,9 +230,9 @@ def _shifts(rows: Table) -> list[str]:
     titles = [f"{name}, n {count}" for name, count in zip(names, counts, strict=True)]
     head = f"| detector | {' | '.join(['own healthy people', 'full contrast lesions', *titles])} |"
     note = (
-        "Median scores of slices, in deviations from the healthy validation median; in brackets the share of "
-        "the lesions' score that slices without a lesion have because they are from elsewhere (of patients: "
-        "their slices without a lesion)."
+        "Median scores of slices, in deviations from the healthy validation median. In brackets how many "
+        "times the lesions' score slices without a lesion have because they are from elsewhere (of patients: "
+        "their slices without a lesion): at 1 and above, being from elsewhere counts as much as a lesion."
     )
     return [*_rows_of(rows, head, cells), "", note]
 

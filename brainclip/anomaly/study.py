@@ -262,10 +262,11 @@ class Study:
 
     def _calibrating(self, source: str, rows: np.ndarray) -> np.ndarray:
         """(N,) bool: which of the cases are healthy validation slices of the source."""
-        return np.array([self._is(self.cases.rows[i], source, "validation") for i in rows])
+        return np.array([self.is_healthy(self.cases.rows[i], source, "validation") for i in rows])
 
     @staticmethod
-    def _is(row: Case, source: str, split: str) -> bool:
+    def is_healthy(row: Case, source: str, split: str) -> bool:
+        """Whether a case is a healthy slice of a source's people in a split."""
         return row.source == source and row.split == split and not row.kind
 
     def _in_units(self, maps: np.ndarray, rows: np.ndarray, own: np.ndarray) -> np.ndarray:
