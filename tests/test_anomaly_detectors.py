@@ -129,6 +129,20 @@ def test_maps_are_highest_at_a_planted_spot(detector: object) -> None:
     assert (fitted.predict(spotted) == -1).all()
 
 
+def test_where_few_healthy_people_have_brain_nothing_is_called_abnormal() -> None:
+    rim = np.zeros((16, 16), dtype=bool)
+    rim[0] = True
+    known, pixels = apart(slices(90))
+    pixels = np.where(rim.ravel(), 0.0, pixels)
+    pixels[:9, :16] = 0.5  # one in ten has brain there
+    wider = pixels[20:40].copy()
+    wider[:, :16] = 0.5  # by a mask that is a row wider
+    X = joined(known[20:40], wider)
+    fitted = CohortZ().fit(joined(known, pixels))
+    assert not fitted.maps(X)[:, 0].any()
+    assert CohortZ(share=0.0).fit(joined(known, pixels)).maps(X)[:, 0].min() > 1
+
+
 def test_patch_memory_leaves_out_the_slice_itself_when_it_is_fitted() -> None:
     X = slices(60)
     fitted = PatchMemory(16).fit(X)

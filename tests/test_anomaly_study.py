@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from nibabel import Nifti1Image
+from nibabel.orientations import axcodes2ornt
 from toy_pairs import write_toy_pairs
 from toy_run import toy_run
 
@@ -16,7 +17,7 @@ from atlas.slices import AXIS, Geometry, cut, working_grid
 from atlas.volume import save_volume
 from brainclip.anomaly import study as study_module
 from brainclip.anomaly.features import healthy_facts, healthy_text
-from brainclip.anomaly.look import Found, look, picture
+from brainclip.anomaly.look import Found, look, on_grid_of, picture
 from brainclip.anomaly.recipe import AnomalyRecipe
 from brainclip.anomaly.reference import read_reference, write_reference
 from brainclip.anomaly.report import write_report
@@ -142,6 +143,9 @@ def test_reference_round_trips_and_refuses_another_model(reference: Path, run: P
         (reference / "reference.json").write_text(json.dumps(table | {"model": "other-1"}))
         with pytest.raises(WeightsError, match="other-1"):
             read_reference(reference, model, "T1", "axial")
+        (reference / "reference.json").write_text(json.dumps(table | {"format": 1}))
+        with pytest.raises(WeightsError, match="another version"):
+            read_reference(reference, model, "T1", "axial")
     finally:
         (reference / "reference.json").write_text(json.dumps(table))
     with pytest.raises(WeightsError, match="anomaly-reference"):
@@ -166,6 +170,13 @@ def test_a_bright_ball_is_found_where_it_is(reference: Path, run: Path) -> None:
     assert set(found.likeness) == set(load(run / "model").card["modalities"])
     like = replace(found, likeness={"T1": 0.4, "FLAIR": 0.6})
     assert "say --modality FLAIR" in like.warnings("T1")[0] and not like.warnings("FLAIR")
+    flipped = made.brain.as_reoriented(axcodes2ornt("LSA"))  # as a scanner may write it
+    save_volume(flipped, run / "scan.nii.gz")
+    stored = on_grid_of(run / "scan.nii.gz", found)
+    assert stored.shape == flipped.shape and np.allclose(stored.affine, flipped.affine)
+    bright = np.asanyarray(flipped.dataobj) > 0.9
+    assert np.asanyarray(stored.dataobj)[bright].mean() == pytest.approx(heat[ball].mean(), rel=1e-5)
+    assert "not for diagnosis" in str(stored.header["descrip"])
     picture(found, "toy", run / "look.png")
     assert (run / "look.png").stat().st_size > 1000
     assert isinstance(found, Found) and len(found.rows()) <= 6

@@ -56,16 +56,23 @@ class CohortZ(LocalDetector):
 
     every_mm: between the places at which means and deviations are taken, over slices within `within_mm`.
     least: of the deviation, in grey levels. smooth: standard deviation of a Gaussian in pixels, of slices
-    before they are compared.
+    before they are compared. share: of healthy people with brain at a place, below which it is not judged: a
+    mask that is a little wider than theirs would be the most abnormal of all.
     """
 
     def __init__(
-        self, every_mm: float = 3.0, within_mm: float = 3.0, least: float = 0.05, smooth: float = 1.0
+        self,
+        every_mm: float = 3.0,
+        within_mm: float = 3.0,
+        least: float = 0.05,
+        smooth: float = 1.0,
+        share: float = 0.5,
     ) -> None:
         self.every_mm = every_mm
         self.within_mm = within_mm
         self.least = least
         self.smooth = smooth
+        self.share = share
 
     def fit(self, X: np.ndarray, y: Any = None) -> CohortZ:
         """Measure mean and deviation of healthy slices, place by place."""
@@ -73,7 +80,7 @@ class CohortZ(LocalDetector):
         self.side_ = side_of(features.shape[1])
         positions = known[:, 0]
         places = np.arange(positions.min(), positions.max() + self.every_mm, self.every_mm)
-        means, deviations, kept = [], [], []
+        means, deviations, brain, kept = [], [], [], []
         for place in places:
             near = np.abs(positions - place) <= self.within_mm
             if near.sum() < 2:
@@ -82,10 +89,12 @@ class CohortZ(LocalDetector):
             kept.append(place)
             means.append(slices.mean(0))
             deviations.append(slices.std(0))
+            brain.append((features[near] > BRAIN).mean(0).reshape(slices.shape[1:]))
         if not kept:
             raise BrainclipError("no place has two healthy slices; give more people or a larger within_mm")
         self.places_ = np.array(kept, dtype=np.float32)
         self.mean_, self.deviation_ = np.stack(means), np.stack(deviations)
+        self.brain_ = np.stack(brain).astype(np.float32)
         few = np.linspace(0, len(features) - 1, min(len(features), 500)).astype(int)
         self._set_offset(self.score_samples(np.asarray(X)[few]))
         return self
@@ -95,7 +104,8 @@ class CohortZ(LocalDetector):
         row = np.abs(known[:, :1] - self.places_).argmin(1)
         slices = features.reshape(-1, self.side_, self.side_)
         away = np.abs(self._smoothed(features) - self.mean_[row]) / (self.deviation_[row] + self.least)
-        return np.where(slices > BRAIN, away, 0).astype(np.float32)
+        judged = (slices > BRAIN) & (self.brain_[row] >= self.share)
+        return np.where(judged, away, 0).astype(np.float32)
 
     def _smoothed(self, features: np.ndarray) -> np.ndarray:
         slices = features.reshape(-1, self.side_, self.side_)

@@ -10,12 +10,13 @@ from nibabel import Nifti1Image
 
 from atlas.facts import Facts
 from atlas.slices import PLANES
+from atlas.volume import as_stored
 from brainclip.anomaly.calibration import Calibrator, of_people
 from brainclip.anomaly.covariates import covariates, joined
 from brainclip.anomaly.features import Healthy
 from brainclip.anomaly.local import Reconstruction
 from brainclip.anomaly.methods import features
-from brainclip.anomaly.pictures import sheet
+from brainclip.anomaly.pictures import brain_box, sheet
 from brainclip.anomaly.reference import KINDS, read_reference
 from brainclip.anomaly.scan import Prepared, as_volume
 from brainclip.errors import BrainclipError
@@ -139,22 +140,36 @@ def look(
     )
 
 
+def on_grid_of(path: Path, found: Found, *, by: str = MAP) -> Nifti1Image:
+    """The map in the voxel order of the scan's file; its header says what it is."""
+    heat = as_stored(found.heat, path)
+    heat.header.set_xyzt_units("mm")
+    heat.header["descrip"] = f"brainclip anomaly, {by}, against {found.source}; not for diagnosis"[:79]
+    return heat
+
+
 def picture(found: Found, title: str, path: Path, *, by: str = MAP) -> None:
     """Write the PNG: scores and p-values, and the most abnormal slices with their heat."""
-    rows, highest = [], []
-    for i in found.rows():
+    shown = found.rows()
+    crop = brain_box(found.images[shown])
+    top = HIGH if by == MAP else max(0.05, float(np.percentile(found.maps, 99.9)))
+    rows = []
+    for i in shown:
         one = found.facts[i]
         label = f"{one.modality} {one.plane} {one.position_mm:+.0f} mm, p {found.slice_p[i]:.3f}"
-        rows.append((label, found.images[i], np.zeros(found.images[i].shape, dtype=bool), [found.maps[i]]))
-        highest.append([HIGH if by == MAP else max(0.05, float(np.percentile(found.maps, 99.9)))])
-    told = [f"score {found.scores[name]:.1f}, {found.said(name)}" for name in found.scores]
-    many = (
-        f"The {len(rows)} most abnormal of {len(found.facts)} slices; p of a slice is not corrected for that."
-    )
-    lines = [title, f"against {found.people} people of {found.source}", *told, many]
-    lines.append("left is left; research use only")
+        image = found.images[i][crop]
+        rows.append((label, image, np.zeros(image.shape, dtype=bool), [found.maps[i][crop]]))
+    unit = "deviations" if by == MAP else "of the grey scale"
+    lines = [
+        f"{title} against {found.people} healthy people of {found.source}",
+        *[f"score {found.scores[name]:.1f}: {found.said(name)}" for name in found.scores],
+        "Scanner and preparation that are not theirs raise scores, too.",
+        f"The {len(rows)} most abnormal of {len(found.facts)} slices; their p is not corrected for that.",
+        f"From red at {top / 2:.2g} to yellow at {top:.2g} {unit}. Subject's left at image left.",
+        "For research, not for diagnosis.",
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet(rows, [by], "\n".join(lines), highest).save(path)
+    sheet(rows, [by], "\n".join(lines), [[top]] * len(rows)).save(path)
 
 
 def _top(maps: np.ndarray) -> np.ndarray:

@@ -29,6 +29,13 @@ def outlined(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.asarray(large)
 
 
+def brain_box(images: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns outside which slices (N, H, W) are empty."""
+    seen = images.max(0) > 0
+    high, wide = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+    return slice(high[0], high[-1] + 1), slice(wide[0], wide[-1] + 1)
+
+
 def sheet(
     rows: Sequence[tuple[str, np.ndarray, np.ndarray, Sequence[np.ndarray | None]]],
     columns: Sequence[str],
@@ -43,7 +50,8 @@ def sheet(
     tall, side = (SCALE * n for n in rows[0][1].shape)
     masked = any(mask.any() for _, _, mask, _ in rows)
     heads = ("slice", "lesion", *columns) if masked else ("slice", *columns)
-    wide = len(heads) * (side + GAP) + GAP
+    said = max(font.getlength(line) for line in title.split("\n"))
+    wide = max(len(heads) * (side + GAP) + GAP, int(said) + 2 * GAP)
     high = (2 + title.count("\n")) * (TEXT + GAP) + TEXT + len(rows) * (tall + TEXT + 2 * GAP)
     image = Image.new("RGB", (wide, high), "white")
     draw = ImageDraw.Draw(image)

@@ -28,12 +28,12 @@ from brainclip.errors import BrainclipError, WeightsError
 from brainclip.model import BrainCLIP, load
 from brainclip.weights import read_header, read_json, read_weights, write_json
 
-FORMAT = 1
+FORMAT = 2
 KINDS: dict[str, tuple[str, type[Detector]]] = {  # name -> what it looks at, and its class
     "cohort z": ("pixels", CohortZ),
     "conditional Gaussian": ("embedding", ConditionalGaussian),
 }
-HALF = ("mean_", "deviation_")  # arrays that half precision is enough for
+HALF = ("mean_", "deviation_", "brain_")  # arrays that half precision is enough for
 NUMBERS = {"side_": int, "n_features_in_": int, "offset_": float, "log_scale_": float}
 EVERY_MM = 4.5  # of a reference's CohortZ, which is most of it
 
@@ -149,7 +149,12 @@ def read_reference(folder: Path, model: BrainCLIP, modality: str, plane: str) ->
             "`brainclip anomaly-reference RECIPE`"
         )
     table = read_json(folder / "reference.json")
-    if table.get("format") != FORMAT or table.get("model") != model.name:
+    if table.get("format") != FORMAT:
+        raise WeightsError(
+            f"{folder}: made by another version (format {table.get('format')}, this is {FORMAT}); make it "
+            "again with `brainclip anomaly-reference RECIPE`"
+        )
+    if table.get("model") != model.name:
         raise WeightsError(
             f"{folder}: made by the model {table.get('model')!r}, this is {model.name!r}; make it again with "
             "`brainclip anomaly-reference RECIPE`"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from brainclip.anomaly.local import BRAIN
-from brainclip.anomaly.pictures import sheet
+from brainclip.anomaly.pictures import brain_box, sheet
 from brainclip.anomaly.study import REAL, Scored, Study
 
 BRIGHTEST = 99.9  # percentile of healthy validation people's pixels; colour begins at HIGH
@@ -33,9 +33,7 @@ def write_sheets(study: Study, source: str) -> list[str]:
     ):
         if not chosen:
             continue
-        seen = cases.images[any_rows[list(chosen.values())]].max(0) > 0
-        high, wide = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
-        crop = slice(high[0], high[-1] + 1), slice(wide[0], wide[-1] + 1)
+        crop = brain_box(cases.images[any_rows[list(chosen.values())]])
         rows = []
         for label, number in chosen.items():
             facts = cases.rows[any_rows[number]].facts

@@ -46,8 +46,8 @@ def add_verbs(verb: AddVerb) -> None:
 
 def anomaly(asked: argparse.Namespace) -> str:
     from atlas.slices import Geometry
-    from atlas.volume import as_stored, check_ending, save_volume
-    from brainclip.anomaly.look import look, picture
+    from atlas.volume import check_ending, save_volume
+    from brainclip.anomaly.look import look, on_grid_of, picture
     from brainclip.anomaly.reference import read_reference
     from brainclip.anomaly.scan import prepare
     from brainclip.model import load
@@ -64,7 +64,7 @@ def anomaly(asked: argparse.Namespace) -> str:
     scan = prepare(asked.scan, asked.modality, geometry, mask=asked.mask, age=asked.age, sex=asked.sex)
     found = look(model, asked.reference, scan, by=asked.by)
     warn(found.warnings(asked.modality))
-    save_volume(as_stored(found.heat, asked.scan), out)
+    save_volume(on_grid_of(asked.scan, found, by=asked.by), out)
     png = out.with_name(f"{_stem(out)}.png")
     picture(found, asked.scan.name, png, by=asked.by)
     told = "; ".join(found.said(name) for name in found.p)
