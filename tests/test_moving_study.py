@@ -19,7 +19,7 @@ from brainclip.anomaly.figures import pixel_figures
 from brainclip.cli import main
 from brainclip.errors import PairsError, RecipeError
 from brainclip.model import load
-from brainclip.moving_study import ageing, detector, marked, markers, stacks
+from brainclip.moving_study import ageing, detector, marked, markers, sizes, stacks
 from brainclip.moving_study.recipe import AgeingRecipe, MarkersRecipe, MovingRecipe, SizesRecipe, StacksRecipe
 from brainclip.moving_study.study import run_moving
 
@@ -75,6 +75,15 @@ def test_the_curve_of_a_stack_is_the_correlation_by_distance() -> None:
     assert stacks.distances(6.0) == [6, 12, 18, 24]
     with pytest.raises(PairsError, match="take 3 or 6"):
         stacks.distances(7.0)
+
+
+def test_the_length_of_a_direction_is_the_shortest_with_the_wanted_effect() -> None:
+    made = {1.0: 0.2, 2.0: 0.6, 4.0: 0.4, 8.0: 1.0}
+    assert sizes.length_for(0.1, made) == pytest.approx(0.5)
+    assert sizes.length_for(0.5, made) == pytest.approx(1.75)
+    assert sizes.length_for(0.7, made) == pytest.approx(6.0)
+    assert sizes.length_for(3.0, made) == 8.0
+    assert sizes.length_for(3.0, {1.0: 0.2, 2.0: 0.6, 4.0: 0.4}) == 2.0
 
 
 def test_small_lesions_have_bins_of_their_own() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from brainclip.anomaly.cases import Cases, together
-from brainclip.anomaly.figures import pixel_figures, slice_figures
+from brainclip.anomaly.figures import auprc_difference, auroc_difference, pixel_figures, slice_figures
 from brainclip.errors import RecipeError
 from brainclip.model import BrainCLIP
 from brainclip.moving_study.detector import Detector, trained
@@ -60,11 +60,17 @@ BY = ("detector", "grey level")
 
 
 def measured(detector: Detector, cases: Cases, thresholds: dict[str, float]) -> dict[str, Any]:
-    """Figures of slices and pixels of both ways. thresholds: by way; none: the best alone."""
+    """Figures of slices and pixels of both ways, and their difference. thresholds: by way;
+    none: the best alone."""
     healthy = cases.column("kind") == ""
     found: dict[str, Any] = {"slices": len(cases.rows), "with": int((~healthy).sum())}
     found["people"] = len({row.subject.split("/")[0] for row in cases.rows})
-    for by, maps in zip(BY, (detector.maps(cases.images), grey_maps(cases)), strict=True):
+    both = (detector.maps(cases.images), grey_maps(cases))
+    found["difference"] = {
+        "auroc": auroc_difference(slice_scores(both[0]), slice_scores(both[1]), cases),
+        "auprc": auprc_difference(*both, cases, bins=BINS),
+    }
+    for by, maps in zip(BY, both, strict=True):
         fixed = np.array(thresholds[by]) if thresholds else None
         found[by] = {"slice": slice_figures(slice_scores(maps), cases)}
         found[by]["pixel"] = pixel_figures(maps, cases, fixed, bins=BINS)

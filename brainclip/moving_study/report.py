@@ -168,4 +168,7 @@ def markers(found: dict[str, Any], recipe: dict[str, Any]) -> list[str]:
             cells += [shown(slice_["auroc"]), f"{shown(slice_['auprc'])} ({slice_['prevalence']:.2f})"]
             cells += [f"{shown(pixel['auprc'])} ({pixel['prevalence']:.3f})", shown(pixel.get("dice_at"))]
             lines.append(f"| {' | '.join([*cells, shown(pixel['dice'])])} |")
+        apart = one["difference"]
+        cells = [name, "", "difference", shown(apart["auroc"]), "", shown(apart["auprc"]), "", ""]
+        lines.append(f"| {' | '.join(cells)} |")
     return [*lines, "", "![What the detector calls in real patients](detections.png)", ""]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ WORDS = {"small": "with small ventricles", "enlarged": "with larger ventricles"}
 AGES = (35, 65)
 RAW, GAINS = "directions_raw.safetensors", "gains.json"  # as fitted, and how long they are made
 TRIED = (1.0, 2.0, 4.0, 8.0)  # lengths of the directions
-SHIFT = 1000  # number of the first synthetic person on whom the length is chosen
+SHIFT, PEOPLE = 1000, 6  # number of the first synthetic person on whom the length is chosen, and how many
 
 
 def directions_file(model: BrainCLIP, recipe: MovingRecipe) -> Path:
@@ -54,7 +55,7 @@ def gain(model: BrainCLIP, recipe: MovingRecipe, raw: Path, modality: str) -> di
 
     people: how much wider, in points of the brain, ventricles are in training people a standard deviation
     larger than others of their age. made: the same of synthetic people (other ones than the report's) by
-    TRIED lengths; gain: where the two are equal, linear in between, the longest if none is.
+    TRIED lengths; gain: the length at which the two are equal.
     """
     _, measure = measure_of(recipe, Geometry(model.size, float(model.card["spacing_mm"])))
     cohort = cohort_slices(
@@ -67,13 +68,28 @@ def gain(model: BrainCLIP, recipe: MovingRecipe, raw: Path, modality: str) -> di
     made = {}
     for length in TRIED:
         apart = []
-        for person in tqdm(range(recipe.sizes.people), desc=f"length {length:g}", unit="person"):
+        for person in tqdm(range(PEOPLE), desc=f"length {length:g}", unit="person"):
             found = _edited(model, recipe, raw, modality, SHIFT + person, amount=length)
             apart.append(np.diff([measure(found[f"directions {size}"], modality)[0] for size in WORDS])[0])
         made[length] = float(np.mean(apart)) / (SIZES["enlarged"] - SIZES["small"])
-    reached = np.maximum.accumulate([0.0, *made.values()])
-    best = float(np.interp(wanted, reached, [0.0, *made]))
-    return {"gain": round(best, 3), "people": wanted, "made": {f"{k:g}": v for k, v in made.items()}}
+        if made[length] >= wanted:
+            break
+    return {
+        "gain": round(length_for(wanted, made), 3),
+        "people": wanted,
+        "made": {f"{k:g}": v for k, v in made.items()},
+    }
+
+
+def length_for(wanted: float, made: Mapping[float, float]) -> float:
+    """The shortest length whose effect is `wanted`, linear between those made, from nothing at 0; that of the
+    largest effect where none reaches it. made: length -> effect, ascending in length."""
+    lengths, effects = [0.0, *made], [0.0, *made.values()]
+    for k in range(1, len(lengths)):
+        if effects[k] >= wanted:
+            share = (wanted - effects[k - 1]) / (effects[k] - effects[k - 1])
+            return lengths[k - 1] + share * (lengths[k] - lengths[k - 1])
+    return lengths[int(np.argmax(effects))]
 
 
 def run_sizes(model: BrainCLIP, recipe: MovingRecipe) -> dict[str, Any]:
