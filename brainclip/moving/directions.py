@@ -3,7 +3,8 @@
 Captions of the bundled model hardly tell its text tower how large a structure is, but its image embeddings
 show it. So the effect of a structure's size is read from the embeddings of real and simulated slices, by
 least squares, and kept in a file: directions.safetensors in the model's folder, or a file of this package
-by the hash of the CLIP. Unit: a standard deviation of the size at a given age and sex.
+by the hash of the CLIP. Unit: a standard deviation of the size at a given age and sex; the study of moves
+makes them so long that the pictures' ventricles differ by as much as people's (brainclip.moving_study.sizes).
 """
 
 from __future__ import annotations

@@ -17,6 +17,14 @@ from brainclip.train.loop import Batch, Stage, train
 from brainclip.weights import hash_file, load_weights, read_json, save_weights, write_json
 
 WEIGHTS = "detector.safetensors"
+SHARES = {
+    "": 0.2,
+    "sclerosis": 0.5,
+    "tumour": 0.15,
+    "infarct": 0.15,
+    "atrophy": 0.0,
+}  # of the batches, by kind
+CROP = 96  # pixels
 RARE = -4.0  # logit of lesion that the network begins with: one pixel in fifty
 
 
@@ -33,7 +41,8 @@ class Detector(nn.Module):
             in_channels=1,
             out_channels=1,
             channels=channels,
-            strides=[2] * (len(channels) - 1),
+            strides=[1]
+            + [2] * (len(channels) - 2),  # the first at full resolution: plaques are 2 pixels wide
             num_res_units=1,
         )
         self.rare = nn.Parameter(torch.tensor(RARE))
@@ -65,14 +74,14 @@ class Detector(nn.Module):
 
 
 class DetectorObjective(nn.Module):
-    """Cross-entropy and soft Dice over the batch, by MONAI's DiceCELoss."""
+    """Cross-entropy and soft Dice of each slice, by MONAI's DiceCELoss (not of the batch, for the small)."""
 
     def __init__(self, detector: Detector) -> None:
         from monai.losses import DiceCELoss
 
         super().__init__()
         self.detector = detector
-        self.loss = DiceCELoss(sigmoid=True, batch=True)
+        self.loss = DiceCELoss(sigmoid=True)
 
     def forward(self, images: Tensor, masks: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         loss: Tensor = self.loss(self.detector(images).float(), masks)
@@ -86,10 +95,17 @@ def trained(recipe: MovingRecipe, seen: Cases) -> Detector:
     detector = Detector(asked.channels)
     images, masks = torch.from_numpy(seen.images)[:, None], torch.from_numpy(seen.masks)[:, None]
 
+    kinds = seen.column("kind")
+    odds = np.array([SHARES[kind] / (kinds == kind).sum() for kind in kinds])
+    room = images.shape[-1] - min(CROP, images.shape[-1])
+
     def batch(step: int) -> Batch:
         generator = np.random.default_rng([asked.seed, step])
-        rows = torch.from_numpy(generator.choice(len(images), asked.batch, replace=len(images) < asked.batch))
-        return dict(zip(("images", "masks"), changed(images[rows], masks[rows], generator), strict=True))
+        rows = torch.from_numpy(generator.choice(len(images), asked.batch, p=odds / odds.sum()))
+        top, left = generator.integers(0, room + 1, size=2)
+        shown, known = changed(images[rows], masks[rows], generator)
+        inside = (..., slice(top, top + CROP), slice(left, left + CROP))
+        return {"images": shown[inside], "masks": known[inside]}
 
     facts = {"recipe": as_dict(asked), "inputs": {"slices": digest([len(images), float(seen.images.sum())])}}
     train(Stage("detector", DetectorObjective(detector), batch, detector.save), asked, folder, facts)

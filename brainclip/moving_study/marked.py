@@ -100,6 +100,41 @@ def _any_lesion(asked: MarkersRecipe, turn: int, rng: np.random.Generator) -> tu
     )
 
 
+def with_plaques(model: BrainCLIP, recipe: MovingRecipe, seen: Cases) -> Cases:
+    """The cases, and their healthy slices with the recipe's further plaques, of which the others are few."""
+    asked, geometry = recipe.markers, Geometry(model.size, float(model.card["spacing_mm"]))
+    rows: list[Case] = []
+    images, masks = [], []
+    for number in np.flatnonzero(seen.column("kind") == "").tolist():
+        case, rng = seen.rows[number], np.random.default_rng([recipe.seed, number, 11])
+        for _ in range(asked.plaques):
+            size = float(rng.uniform(min(asked.kinds["sclerosis"]), max(asked.kinds["sclerosis"])))
+            contrast = float(rng.uniform(min(asked.contrasts), max(asked.contrasts)))
+            seed = int(rng.integers(2**31))
+            made = _drawn(seen.images[number], case.facts, ("sclerosis", size, contrast, seed), geometry)
+            if made is not None:
+                rows.append(replace(case, kind="sclerosis", size_mm=size, contrast=contrast))
+                images.append(made[0])
+                masks.append(made[1])
+    return together([seen, Cases(tuple(rows), np.stack(images), np.stack(masks))]) if rows else seen
+
+
+def _drawn(
+    pixels: np.ndarray, facts: Facts, what: tuple[str, float, float, int], geometry: Geometry
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """An axial slice with a lesion (kind, size, contrast, seed) and its mask; None where it has no place."""
+    kind, size, contrast, seed = what
+    place, modality = float(facts.position_mm or 0), str(facts.modality)
+    try:
+        lesion = random_lesion(kind, size_mm=size, contrast=contrast, seed=seed, near=("axial", place))
+    except BrainclipError:
+        return None
+    made, mask = lesion_in_slice(
+        pixels, lesion, modality=modality, plane="axial", position_mm=place, geometry=geometry
+    )
+    return (made, mask) if mask.any() else None
+
+
 def held_out(recipe: MovingRecipe, modality: str) -> Cases:
     """Axial slices of a contrast of validation people, APART_MM apart, each as it is and, where there is a
     place for one, with a drawn lesion of the recipe's kinds, sizes and contrasts; no decoder has seen it."""
@@ -121,19 +156,11 @@ def held_out(recipe: MovingRecipe, modality: str) -> Cases:
             healthy = Case(asked.held_out[modality], "validation", name, facts)
             cases.append((healthy, pixels, np.zeros(pixels.shape, dtype=bool)))
             turn += 1
-            kind, size, contrast, seed = _any_lesion(asked, turn, rng)
-            try:
-                lesion = random_lesion(
-                    kind, size_mm=size, contrast=contrast, seed=seed, near=("axial", place)
-                )
-            except BrainclipError:
-                continue  # no place for it in this slice
-            made, mask = lesion_in_slice(
-                pixels, lesion, modality=modality, plane="axial", position_mm=place, geometry=geometry
-            )
-            if mask.any():
-                sick = replace(healthy, kind=kind, size_mm=size, contrast=contrast)
-                cases.append((sick, made, mask))
+            what = _any_lesion(asked, turn, rng)
+            found = _drawn(pixels, facts, what, geometry)
+            if found is not None:
+                sick = replace(healthy, kind=what[0], size_mm=what[1], contrast=what[2])
+                cases.append((sick, *found))
     rows, images, masks = zip(*cases, strict=True)
     return Cases(rows, np.stack(images), np.stack(masks))
 

@@ -12,7 +12,7 @@ from brainclip.anomaly.figures import auprc_difference, auroc_difference, pixel_
 from brainclip.errors import RecipeError
 from brainclip.model import BrainCLIP
 from brainclip.moving_study.detector import Detector, trained
-from brainclip.moving_study.marked import held_out, marked, patient
+from brainclip.moving_study.marked import held_out, marked, patient, with_plaques
 from brainclip.moving_study.recipe import MovingRecipe
 
 HELD_OUT = 5  # every fifth synthetic person is not trained on
@@ -32,13 +32,15 @@ def run_markers(model: BrainCLIP, recipe: MovingRecipe) -> dict[str, Any]:
         raise RecipeError("the recipe names no [real.NAME]; a detector is measured on real patients")
     asked, seen = recipe.markers, marked(model, recipe)
     held = seen.column("subject").astype(int) % HELD_OUT == 0
-    detector = trained(recipe, seen.of(~held))
+    known = with_plaques(model, recipe, seen.of(~held))
+    detector = trained(recipe, known)
     real = together([patient(model, recipe, name) for name in recipe.real])
     report: dict[str, Any] = {
         "detector": detector.hash,
-        "trained_on": {"slices": int((~held).sum()), "steps": asked.steps, "batch": asked.batch},
+        "trained_on": {"slices": len(known.rows), "steps": asked.steps, "batch": asked.batch},
         "people": len(np.unique(seen.of(~held).column("subject"))),
         "thresholds": {},
+        "kinds": {},
         "sets": {},
     }
     for modality in asked.modalities:
@@ -50,6 +52,8 @@ def run_markers(model: BrainCLIP, recipe: MovingRecipe) -> dict[str, Any]:
         sets |= _patients(recipe, real, modality)
         for name, cases in sets.items():
             report["sets"][name] = measured(detector, cases, thresholds)
+            if "patient" not in name:
+                report["kinds"][name] = of_kinds(detector, cases)
             if not thresholds:
                 thresholds = {by: report["sets"][name][by]["pixel"]["threshold"] for by in BY}
                 report["thresholds"][modality] = thresholds
@@ -74,6 +78,18 @@ def measured(detector: Detector, cases: Cases, thresholds: dict[str, float]) -> 
         fixed = np.array(thresholds[by]) if thresholds else None
         found[by] = {"slice": slice_figures(slice_scores(maps), cases)}
         found[by]["pixel"] = pixel_figures(maps, cases, fixed, bins=BINS)
+    return found
+
+
+def of_kinds(detector: Detector, cases: Cases) -> dict[str, Any]:
+    """Kind -> pixel figures of both ways among the slices with it and the healthy ones."""
+    kinds, both = cases.column("kind"), (detector.maps(cases.images), grey_maps(cases))
+    found: dict[str, Any] = {}
+    for kind in sorted(set(kinds.tolist()) - {""}):
+        own = (kinds == kind) | (kinds == "")
+        found[kind] = {"slices": int((kinds == kind).sum())}
+        for by, maps in zip(BY, both, strict=True):
+            found[kind][by] = pixel_figures(maps[own], cases.of(own), bins=BINS)
     return found
 
 

@@ -171,4 +171,16 @@ def markers(found: dict[str, Any], recipe: dict[str, Any]) -> list[str]:
         apart = one["difference"]
         cells = [name, "", "difference", shown(apart["auroc"]), "", shown(apart["auprc"]), "", ""]
         lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        "By kind of lesion: pixel AUPRC among the slices with it and the healthy ones.",
+        "",
+        "| slices | kind | with it | detector | grey level | chance |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, kinds in found["kinds"].items():
+        for kind, one in kinds.items():
+            cells = [name, kind, str(one["slices"])]
+            cells += [shown(one[by]["auprc"]) for by in ("detector", "grey level")]
+            lines.append(f"| {' | '.join([*cells, format(one['detector']['prevalence'], '.4f')])} |")
     return [*lines, "", "![What the detector calls in real patients](detections.png)", ""]
