@@ -169,7 +169,8 @@ def picture(found: Found, title: str, path: Path, *, by: str = MAP) -> None:
         "For research, not for diagnosis.",
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet(rows, [by], "\n".join(lines), [[top]] * len(rows)).save(path)
+    drawn = sheet(rows, [by], "\n".join(lines), [[top]] * len(rows))
+    drawn.quantize(256).save(path, optimize=True)
 
 
 def _top(maps: np.ndarray) -> np.ndarray:
