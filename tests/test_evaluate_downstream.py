@@ -25,7 +25,15 @@ from brainclip.evaluate.downstream.arms import training_set
 from brainclip.evaluate.downstream.compare import compared, difference, gap_closed, macro
 from brainclip.evaluate.downstream.networks import Classifier
 from brainclip.evaluate.downstream.recipe import ArmRecipe, DownstreamRecipe, TaskRecipe, check
-from brainclip.evaluate.downstream.tasks import Labelled, Task, band_names, prompt_of, with_lesions
+from brainclip.evaluate.downstream.tasks import (
+    Labelled,
+    Task,
+    band_names,
+    load_task,
+    prompt_of,
+    with_lesions,
+)
+from brainclip.model import load
 
 STUDY = """
 folder = "{out}"
@@ -238,6 +246,16 @@ def test_lesions_are_in_their_slices_alone_and_the_same_again() -> None:
     assert real[1].min() >= 0 and int(real[1][disc > 0].min()) < 180  # plaques are darker in T1
 
 
+def test_twins_can_be_the_real_slices_with_other_lesions(study: Path) -> None:
+    task = TaskRecipe("lesion", (str(study.parent / "run/pairs/toy"),), from_mm=-10, to_mm=40, twins="same")
+    recipe = DownstreamRecipe(str(study.parent / "again"), task={"t": task}, arm={"a": ArmRecipe(1.0)})
+    found = load_task(recipe, "t", load(study.parent / "run/model"))
+    changed = (found.twins != found.training.grey).flatten(1).any(1).numpy()
+    lesions = found.training.labels == found.names.index("lesion")
+    assert changed[lesions].any() and not changed[~lesions].any()
+    assert not (study.parent / "again").exists()  # no picture was made
+
+
 @pytest.mark.parametrize(("name", "millions"), [("small", 0.1265), ("resnet34", 21.29)])
 def test_networks_have_their_size_and_an_answer_for_each_label(name: str, millions: float) -> None:
     classifier = Classifier(name, 3, width=16, size=64)
@@ -256,6 +274,7 @@ def test_networks_have_their_size_and_an_answer_for_each_label(name: str, millio
         ({"network": "vgg"}, "network = 'vgg'; possible are small, resnet34"),
         ({"task": {"t": TaskRecipe("iq", ("x",))}}, "task.t.labels = 'iq'; possible are plane"),
         ({"task": {"t": TaskRecipe("sex", ("x",), ("train",))}}, "has 'train'"),
+        ({"task": {"t": TaskRecipe("sex", ("x",), twins="same")}}, "task.t.twins = 'same'"),
         ({"arm": {"a": ArmRecipe()}}, r"\[arm.a\]: real and synthetic are shares"),
         ({"arm": {"a": ArmRecipe(1.0, against=("b",))}}, "is to be compared with 'b'"),
         ({"arm": {"a": ArmRecipe(1.0, kept=0.5)}}, r"\[task.t\] names no minority"),
@@ -276,5 +295,6 @@ def test_the_recipe_in_the_repository_can_be_run(capsys: pytest.CaptureFixture[s
     check(read_recipe(DownstreamRecipe, path))
     assert cli.main(["downstream", str(path), "--dry-run"]) == 0
     assert (
-        "would train 123 classifiers for age, sex, lesion, plane, plane-contrast" in capsys.readouterr().out
+        "would train 156 classifiers for age, sex, lesion, tumour, tumour-again, plane, plane-contrast"
+        in capsys.readouterr().out
     )

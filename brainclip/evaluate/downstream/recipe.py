@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from brainclip.errors import RecipeError
 
 FILLS = ("", "repeat", "synthetic")
+TWINS = ("pictures", "same")
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class TaskRecipe:
     people, per_person: training people, and slices of each in every plane and contrast, drawn by the recipe's
     seed; tested: slices of each test person; 0: all. bands: ages in years at which age bands meet. minority:
     the label of which arms with kept < 1 lose people. adapter: of the model, for the synthetic slices, as
-    `generate` takes it.
+    `generate` takes it. twins: "same" puts the real slices with other lesions in the place of synthetic ones,
+    to tell what the pictures bring from what a second lesion brings.
     """
 
     labels: str = ""
@@ -35,6 +37,7 @@ class TaskRecipe:
     lesions: tuple[str, ...] = ("sclerosis",)  # kinds of atlas.lesions that half of the slices are given
     lesion_mm: tuple[float, ...] = (4.0, 8.0)  # their sizes, from and to
     lesion_contrast: float = 1.0
+    twins: str = "pictures"
     arms: tuple[str, ...] = ()  # empty: all
 
 
@@ -100,6 +103,10 @@ def check(recipe: DownstreamRecipe) -> None:
     for name, task in recipe.task.items():
         if task.labels not in LABELS:
             raise RecipeError(f"task.{name}.labels = {task.labels!r}; possible are {', '.join(LABELS)}")
+        if task.twins not in (TWINS if task.labels == "lesion" else TWINS[:1]):
+            raise RecipeError(
+                f"task.{name}.twins = {task.twins!r}; possible are 'pictures', and 'same' for labels 'lesion'"
+            )
         if not task.pairs:
             raise RecipeError(f"[task.{name}] needs pairs, folders of slices")
         if "train" in task.test:

@@ -43,6 +43,8 @@ def as_markdown(report: dict[str, Any]) -> str:
     ]
     for name, part in report["tasks"].items():
         lines += ["", f"## {name}", "", _slices(part), ""]
+        if part["twins"] == "same":
+            lines += ["In the place of synthetic slices: the real ones again, with other lesions.", ""]
         lines += [
             "| arm | real | synthetic | steps | accuracy | macro recall | on twins |",
             "|---|---|---|---|---|---|---|",

@@ -74,6 +74,7 @@ def _described(recipe: DownstreamRecipe, name: str, task: Task) -> dict[str, Any
     data = PairDataset([Path(path) for path in table.pairs], "train")
     return {
         "tells": table.labels,
+        "twins": table.twins,
         "simulated": any(dataset["synthetic"] for dataset in data.datasets),
         "splits": list(table.test),
         "chance": max(counts["test"]["labels"].values()) / counts["test"]["slices"],

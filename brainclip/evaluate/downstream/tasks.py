@@ -80,8 +80,8 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Task:
-    """names: of the labels 0, 1, ... ; twins: (N, H, W) uint8, a synthetic one for each training slice;
-    prompts: of the twins; hash: of what the slices were."""
+    """names: of the labels 0, 1, ... ; twins: (N, H, W) uint8, a synthetic one for each training slice (or
+    what TaskRecipe.twins says); prompts: of the twins; hash: of what the slices were."""
 
     names: tuple[str, ...]
     training: Labelled
@@ -120,8 +120,11 @@ def load_task(recipe: DownstreamRecipe, name: str, model: BrainCLIP) -> Task:
     prompts = [prompt_of(pair.facts) for pair in training.pairs]
     seeds = [number_of(f"{pair.file_name} {recipe.seed}") for pair in training.pairs]
     adapter = None if task.adapter == "none" else task.adapter
-    made = generated(model, prompts, seeds, Path(recipe.folder) / "pictures", adapter=adapter)
-    twins = (made.images[:, 0] * 255).round().to(torch.uint8)
+    if task.twins == "same":
+        twins = rows[0]
+    else:
+        made = generated(model, prompts, seeds, Path(recipe.folder) / "pictures", adapter=adapter)
+        twins = (made.images[:, 0] * 255).round().to(torch.uint8)
     if task.labels == "lesion":
         twins = with_lesions(twins, training, task, geometry, "twin")
     contents = [training.labels.tolist(), test.labels.tolist(), *training.subjects, *test.subjects]
