@@ -24,7 +24,6 @@ SHARES = {
     "infarct": 0.15,
     "atrophy": 0.0,
 }  # of the batches, by kind
-CROP = 96  # pixels
 RARE = -4.0  # logit of lesion that the network begins with: one pixel in fifty
 
 
@@ -97,15 +96,12 @@ def trained(recipe: MovingRecipe, seen: Cases) -> Detector:
 
     kinds = seen.column("kind")
     odds = np.array([SHARES[kind] / (kinds == kind).sum() for kind in kinds])
-    room = images.shape[-1] - min(CROP, images.shape[-1])
 
     def batch(step: int) -> Batch:
         generator = np.random.default_rng([asked.seed, step])
         rows = torch.from_numpy(generator.choice(len(images), asked.batch, p=odds / odds.sum()))
-        top, left = generator.integers(0, room + 1, size=2)
-        shown, known = changed(images[rows], masks[rows], generator)
-        inside = (..., slice(top, top + CROP), slice(left, left + CROP))
-        return {"images": shown[inside], "masks": known[inside]}
+        # whole slices: the network's norms are of a slice, and a part of one has others
+        return dict(zip(("images", "masks"), changed(images[rows], masks[rows], generator), strict=True))
 
     facts = {"recipe": as_dict(asked), "inputs": {"slices": digest([len(images), float(seen.images.sum())])}}
     train(Stage("detector", DetectorObjective(detector), batch, detector.save), asked, folder, facts)
