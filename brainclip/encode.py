@@ -61,9 +61,9 @@ def encoded(
 
 def on_device(clip: Clip, device: str | torch.device | None) -> Clip:
     """The CLIP itself where it is on the device already, else a copy there."""
-    if device is None or torch.device(device).type == clip.embedding_mean.device.type:
-        return clip
     try:
+        if device is None or torch.device(device).type == clip.embedding_mean.device.type:
+            return clip
         return copy.deepcopy(clip).to(device)
     except (RuntimeError, AssertionError) as error:
         why = str(error).partition("\n")[0]

@@ -78,6 +78,8 @@ class BrainCLIP:
         for text in texts:
             if not text.strip():
                 raise PromptError("empty text; give a caption such as 'axial T1 slice'")
+        if not texts:
+            return torch.zeros(0, self.clip.embedding_width)
         with torch.inference_mode():
             return self.clip.encode_text(self.clip.tokenize(texts))[0]
 

@@ -204,6 +204,8 @@ def read_slice(path: Path, size: int, spacing_mm: float) -> np.ndarray:
         return nifti_to_slice(load_volume(path, fewest=1), Geometry(size, spacing_mm))[0]
     try:
         with Image.open(path) as image:
+            if image.mode.startswith("I"):  # of 16 bits, which convert("L") would cut off at 255
+                return np.asarray(image, dtype=np.float32) / 65535
             return np.asarray(image.convert("L"), dtype=np.float32) / 255
     except FileNotFoundError:
         raise BrainclipError(f"{path}: no such file") from None

@@ -21,11 +21,11 @@ from brainclip.anomaly.look import Found, look, on_grid_of, picture
 from brainclip.anomaly.recipe import AnomalyRecipe
 from brainclip.anomaly.reference import read_reference, write_reference
 from brainclip.anomaly.report import write_report
-from brainclip.anomaly.scan import Prepared, as_volume
+from brainclip.anomaly.scan import Prepared, as_volume, prepare
 from brainclip.anomaly.study import Study
 from brainclip.cli import main
 from brainclip.config import read_recipe
-from brainclip.errors import RecipeError, WeightsError
+from brainclip.errors import RecipeError, VolumeError, WeightsError
 from brainclip.model import load
 
 GEOMETRY = Geometry(32, 6.0)
@@ -224,3 +224,10 @@ def test_wrong_studies_and_scans_are_one_sentence(
     assert "anomaly-reference" in capsys.readouterr().err
     assert main(["anomaly", str(tmp_path / "y.nii.gz"), "--reference", str(tmp_path)]) == 2
     assert "no such file" in capsys.readouterr().err
+    assert main([*call, "--out", str(tmp_path / "x.nii.gz")]) == 2
+    assert "is what the map is made of" in capsys.readouterr().err
+    volume.set_sform(None, code=0)
+    volume.set_qform(None, code=0)
+    save_volume(volume, tmp_path / "x.nii.gz")
+    with pytest.raises(VolumeError, match="which side is left"):
+        prepare(tmp_path / "x.nii.gz", "T1", Geometry(32, 6.0))

@@ -206,3 +206,23 @@ def test_the_command_line_embeds_indexes_searches_and_captions(
         "embed",
     ]
     assert "coronal T2" in printed[1]
+
+
+def test_the_command_line_takes_no_file_or_folder_for_a_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("scans").mkdir()
+    Path("slice.jpg").write_bytes(b"a picture")
+    for inputs, said in (
+        (["slice.jpg"], "unknown kind of file"),
+        (["axial T1 slice", "scans"], "a folder; embed it alone"),
+        ([""], "empty text"),
+    ):
+        assert cli.main(["embed", *inputs, "--out", "x.npz"]) == 2
+        assert said in capsys.readouterr().err
+    assert cli.main(["search", "slice.jpg", "--index", "scans"]) == 2
+    assert "unknown kind of file" in capsys.readouterr().err
+    assert cli.main(["search", "axial T1 slice", "--index", "scans", "--captions", "--out", "x.png"]) == 2
+    assert "captions are saved as .csv" in capsys.readouterr().err
+    assert not list(tmp_path.glob("x.*"))

@@ -56,6 +56,13 @@ def test_array_png_nifti_slice_and_image_in_memory_are_the_same_slice(
     assert torch.allclose(made.embeddings, model.embed_image([grey] * 4), atol=1e-6)
 
 
+def test_a_png_of_16_bits_is_the_same_slice(model: BrainCLIP, grey: np.ndarray, tmp_path: Path) -> None:
+    Image.fromarray(np.round(grey * 65535).astype(np.uint16)).save(tmp_path / "x.png")
+    made = embed([grey, tmp_path / "x.png"], model=model, check=False)
+    assert made.samples[1].pixels == pytest.approx(grey, abs=1 / 65535)
+    assert torch.allclose(made.embeddings[0], made.embeddings[1], atol=1e-4)
+
+
 def test_a_stack_of_slices_gives_a_row_each_whatever_the_batch(model: BrainCLIP) -> None:
     stack = np.random.default_rng(1).random((7, SIZE, SIZE), dtype=np.float32)
     rows = embed([stack], model=model, check=False).embeddings
@@ -88,6 +95,7 @@ def test_slices_are_drawn_as_they_are_needed(model: BrainCLIP) -> None:
         (np.zeros((16, 32), np.float32), r"slice of \(16, 32\)"),
         (np.full((SIZE, SIZE), 7.0), "outside"),
         (np.full((SIZE, SIZE), np.nan), "not finite"),
+        (None, "NoneType: possible are files, arrays"),
     ],
 )
 def test_what_cannot_be_embedded_is_refused_with_its_name(
@@ -139,13 +147,18 @@ def test_public_function_gives_the_rows_of_embed(model: BrainCLIP, grey: np.ndar
             embed([grey], model=model, check=False).embeddings,
         )
     assert brainclip.embed_text("axial T1 slice", model=model.folder).shape == (1, model.clip.embedding_width)
+    assert brainclip.embed_text([], model=model.folder).shape == (0, model.clip.embedding_width)
+    assert brainclip.embed_image([], model=model.folder).shape == (0, model.clip.embedding_width)
 
 
 def test_a_device_that_is_not_there_is_refused(model: BrainCLIP, grey: np.ndarray) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
+    for name in ("cuda", "graphics card"):
+        with pytest.raises(BrainclipError, match=f"device '{name}' is not there"):
+            embed([grey], model=model, device=name, check=False)
     with pytest.raises(BrainclipError, match="device 'cuda' is not there"):
-        embed([grey], model=model, device="cuda", check=False)
+        brainclip.embed_image([grey], model=model, device="cuda", progress=True)
 
 
 @pytest.mark.gpu

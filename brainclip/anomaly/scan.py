@@ -17,7 +17,8 @@ from atlas.facts import Facts, level_at
 from atlas.register import Registration, n4, register, to_atlas
 from atlas.slices import AXIS, MODALITIES, Geometry, cut, positions, window, working_grid
 from atlas.sources import Scan
-from atlas.volume import load_labels, resample
+from atlas.sources.scan import NO_ORIENTATION
+from atlas.volume import has_orientation, load_labels, resample
 
 LEAST_BRAIN_MM2 = 2500.0  # of a slice that is looked at; the brain's ends differ most between people
 
@@ -92,6 +93,8 @@ def prepare(
     """
     if modality not in MODALITIES:
         raise VolumeError(f"unknown contrast {modality!r}; possible: {', '.join(MODALITIES)}")
+    if not has_orientation(path):
+        raise VolumeError(f"{path}: {NO_ORIENTATION}")
     known = {"age": age, "sex": sex}
     scan = Scan(
         source="folder",

@@ -56,6 +56,8 @@ def anomaly(asked: argparse.Namespace) -> str:
     check_ending(out)
     if not asked.scan.is_file():
         raise BrainclipError(f"{asked.scan}: no such file")
+    if out.resolve() in [path.resolve() for path in (asked.scan, asked.mask) if path]:
+        raise BrainclipError(f"--out {out}: is what the map is made of; give another name")
     model = load(asked.model)
     source = read_reference(asked.reference, model, asked.modality, "axial").source
     if asked.dry_run:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from brainclip.errors import BrainclipError, PromptError
+
 FILES = (".png", ".nii", ".nii.gz")  # what a slice may be, a volume the last two
 CONTRASTS = ("T1", "T2", "PD", "FLAIR")
 SPLITS = ("train", "validation", "test")
@@ -43,6 +45,19 @@ def add_recipe(verb: argparse.ArgumentParser, example: str) -> None:
 def add_model(verb: argparse.ArgumentParser) -> None:
     """--model, of verbs that need one."""
     verb.add_argument("--model", default="mini", help="mini, a model folder or a hub id (mini)")
+
+
+def check_text(text: str) -> None:
+    """BrainclipError where a text is empty, or names what lies on the disk and is no slice or volume."""
+    if not text.strip():
+        raise PromptError("empty text; give a caption such as 'axial T1 slice'")
+    if text.lower().endswith(FILES) or len(text) > 255:
+        return
+    path = Path(text)
+    if path.is_dir():
+        raise BrainclipError(f"{text}: a folder; embed it alone: `brainclip embed {text} --out x.parquet`")
+    if path.is_file():
+        raise BrainclipError(f"{text}: unknown kind of file; slices and volumes are {', '.join(FILES)}")
 
 
 def warn(warnings: Sequence[str]) -> None:

@@ -16,9 +16,10 @@ from brainclip.commands.arguments import (
     add_model,
     add_recipe,
     at_least_one,
+    check_text,
     warn,
 )
-from brainclip.errors import BrainclipError, PromptError
+from brainclip.errors import BrainclipError
 
 STRIPPERS = ("network", "mri_synthstrip", "hd-bet")
 
@@ -73,8 +74,10 @@ def _add_input(verb: argparse.ArgumentParser) -> None:
 
 
 def embed(asked: argparse.Namespace) -> str:
-    if len(asked.inputs) == 1 and Path(asked.inputs[0]).is_dir():
+    if len(asked.inputs) == 1 and asked.inputs[0].strip() and Path(asked.inputs[0]).is_dir():
         return _embed_folder(asked)
+    for text in asked.inputs:
+        check_text(text)
     if asked.out.suffix != ".npz":
         raise BrainclipError(
             f"--out {asked.out}: embeddings are saved as .npz, those of a folder as .parquet"
@@ -83,8 +86,6 @@ def embed(asked: argparse.Namespace) -> str:
     for text, kind in zip(asked.inputs, kinds, strict=True):
         if kind == "file" and not Path(text).is_file():
             raise BrainclipError(f"{text}: no such file")
-        if kind == "text" and not text.strip():
-            raise PromptError("empty text; give a caption such as 'axial T1 slice'")
     from brainclip.model import load
 
     model = load(asked.model)

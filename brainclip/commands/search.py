@@ -8,7 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from brainclip.commands.arguments import CONTRASTS, FILES, SPLITS, AddVerb, add_model, at_least_one, warn
+from brainclip.commands.arguments import (
+    CONTRASTS,
+    FILES,
+    SPLITS,
+    AddVerb,
+    add_model,
+    at_least_one,
+    check_text,
+    warn,
+)
 from brainclip.errors import BrainclipError
 
 if TYPE_CHECKING:
@@ -98,6 +107,9 @@ def search(asked: argparse.Namespace) -> str:
 
     if asked.out and asked.out.suffix not in (".csv", ".png"):
         raise BrainclipError(f"--out {asked.out}: results are saved as .csv or .png")
+    if asked.captions and asked.out and asked.out.suffix != ".csv":
+        raise BrainclipError(f"--out {asked.out}: captions are saved as .csv")
+    check_text(asked.query)
     found, model = Index(asked.index), load(asked.model)
     found.check(model)
     pixels, facts = None, None

@@ -60,13 +60,18 @@ def embed(
 
 
 def embed_image(
-    images: Any, *, model: str | Path | BrainCLIP = "mini", contrast: str | None = None
+    images: Any,
+    *,
+    model: str | Path | BrainCLIP = "mini",
+    contrast: str | None = None,
+    device: str | None = None,
+    progress: bool = False,
 ) -> torch.Tensor:
     """Embeddings (B, D) float32, unit length, of slices and volumes; a volume gives a row for each slice cut
     from it, plane by plane. embed() says what each row is; its warnings are issued as UserWarning."""
     import warnings
 
-    found = embed(images, model=model, contrast=contrast)
+    found = embed(images, model=model, contrast=contrast, device=device, progress=progress)
     for warning in found.warnings:
         warnings.warn(warning, stacklevel=2)
     return found.embeddings

@@ -76,9 +76,16 @@ def samples(
 
 
 def listed(inputs: Any) -> Iterable[Any]:
-    """The inputs one by one; a single one is a list of one."""
+    """The inputs one by one; a single one is a list of one. BrainclipError for what is neither."""
     single = isinstance(inputs, str | Path | Picture) or hasattr(inputs, "affine")
-    return [inputs] if single or getattr(inputs, "ndim", 0) == 2 else inputs
+    if single or getattr(inputs, "ndim", 0) == 2:
+        return [inputs]
+    if not isinstance(inputs, Iterable):
+        raise BrainclipError(
+            f"{type(inputs).__name__}: possible are files, arrays (H, W) or (N, H, W) in [0, 1], nibabel "
+            "images, Pictures, and lists of them"
+        )
+    return inputs
 
 
 def is_volume(path: Path) -> bool:

@@ -23,8 +23,8 @@ def hit_pixels(index: Index, hit: Hit) -> np.ndarray:
     """(H, W) float32 in [0, 1] of what was found. BrainclipError where its file is not there any more."""
     if not index.about["pictures"]:
         raise BrainclipError(
-            f"{index.folder}: made of scans, so there are no pictures of its slices; make it of a folder of "
-            "pairs to see them"
+            f"{index.folder}: made of a file of embeddings, so it does not know where the slices lie; "
+            "`brainclip index PAIRS` makes one that does"
         )
     geometry = index.about["geometry"]
     path = Path(index.about["pictures"]) / hit.columns["file"]
