@@ -119,10 +119,13 @@ class BrainCLIP:
         weight each ({"ixi": 0.7, "clinic": 0.5}), None for the base model, or "auto" (the adapter that the
         model card prefers for the prompt's contrast). candidates:
         image embeddings drawn for a picture, of which the nearest to the caption's is decoded; None: what
-        the card says.
+        the card says. A size of the ventricles that the prompt states moves the embedding along its direction
+        (brainclip.sizes); settings["sizes"] says so.
         PromptError for an empty or too long prompt, WeightsError for an adapter that the model has not.
         """
         import torch
+
+        from brainclip.sizes import sized
 
         # 1. Read the prompts; everything that can fail does so before any work.
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
@@ -157,6 +160,7 @@ class BrainCLIP:
                 age_guidance=defaults.get("prior_age_guidance"),
                 candidates=candidates,
             )
+            embedding, moved = sized(self, [read[row] for row, _ in jobs], embedding)
         # 3. Image embedding -> picture.
         images = self.decode(
             embedding,
@@ -188,6 +192,7 @@ class BrainCLIP:
                         "guidance": guidance,
                         "adapter": shown_adapter(chosen[row]),
                         "candidates": candidates,
+                        **({"sizes": moved[job]} if moved[job] else {}),
                     },
                     embedding=embedding[job].numpy(),
                 )

@@ -20,12 +20,13 @@ from brainclip.errors import BrainclipError, PairsError, PromptError, WeightsErr
 from brainclip.model import load
 from brainclip.moving import points
 from brainclip.moving.changes import edit, interpolate, trajectory, vary
-from brainclip.moving.directions import direction, fit, normal_scores
+from brainclip.moving.directions import fit, normal_scores
 from brainclip.moving.markers import mark
 from brainclip.moving.redraw import blended, feathered, inpaint, redraw
 from brainclip.moving.sphere import spherical
 from brainclip.moving.stacks import slow_noise, stack, through_plane
 from brainclip.picture import Picture
+from brainclip.sizes import direction
 
 PROMPT = "axial T1 slice, z = 12 mm, healthy 30-year-old woman"
 

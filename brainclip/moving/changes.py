@@ -152,7 +152,7 @@ def edit(
     `amount` times what the change of the caption makes; the noise stays. strength: below 1, the drawing
     begins with the picture itself, noised to this share of the steps, and keeps more of it. The size of a
     structure is moved along its direction among the embeddings of slices, where that is known (see
-    brainclip.moving.directions); move["directions"] names these; directions: a file that `brainclip moving`
+    brainclip.sizes); move["directions"] names these; directions: a file that `brainclip moving`
     has fitted, in place of the model's own. picture, prompt: as vary() takes them. PromptError where
     nothing in the words was understood or changes anything.
     """
@@ -193,7 +193,7 @@ def _step(
     """(D,) by how much a picture's embedding moves when `after` is said of it in place of `before`, and the
     structures whose sizes have directions; all else moves by the difference of captions."""
     from brainclip.moving import points
-    from brainclip.moving.directions import SIZES, direction
+    from brainclip.sizes import SIZES, direction
 
     plain = [dict(stated, sizes=dict(stated.get("sizes", {}))) for stated in (before, after)]
     step, known = brain.clip.age_axis * 0, []

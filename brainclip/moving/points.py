@@ -20,6 +20,7 @@ from brainclip.inversion import with_tokens
 from brainclip.lora import shown_adapter
 from brainclip.model import BATCH, BrainCLIP
 from brainclip.picture import Picture, as_pixels
+from brainclip.sizes import sized
 
 if TYPE_CHECKING:
     from atlas.prompt import Prompt
@@ -50,12 +51,12 @@ def of_prompt(model: BrainCLIP, text: str, *, seed: int, adapter: Any = "auto") 
     """The point of a prompt, with the age guided apart. PromptError for an empty or too long prompt."""
     prompt, tokens = model.read(text)
     caption = model.caption(prompt, seed)
-    embedding = embedded(model, [caption], [seed])[0]
+    embedding, _ = sized(model, [prompt], embedded(model, [caption], [seed]))
     return Point(
         prompt,
         tokens,
         with_tokens(caption, tokens),
-        embedding,
+        embedding[0],
         seed,
         model.adapter_for(prompt, adapter),
     )

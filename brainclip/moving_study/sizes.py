@@ -16,10 +16,11 @@ from brainclip.evaluate.figures import average, proportion
 from brainclip.model import BrainCLIP
 from brainclip.moving import points
 from brainclip.moving.changes import edit
-from brainclip.moving.directions import FILE, SIZES, fit
+from brainclip.moving.directions import fit
 from brainclip.moving_study.ageing import cohort_slices, measure_of
 from brainclip.moving_study.kept import arrays, in_8_bits, key_of
 from brainclip.moving_study.recipe import MovingRecipe
+from brainclip.sizes import FILE, SIZES
 from brainclip.weights import hash_file, read_json, read_weights, write_json
 
 STRUCTURE = "lateral ventricles"
