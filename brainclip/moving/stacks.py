@@ -23,6 +23,7 @@ SMOOTH_MM = 4.0  # standard deviation along which embeddings of neighbours are a
 WORDINGS = 3  # of each place; neighbours are averaged as well
 NOISE_MM = 8.0  # over which the decoder's noise changes; the same for all slices makes columns of the cortex
 REACH = 4  # widths of the kernel of slow noise beyond which nothing counts
+RIM, LEAST = 3, 200  # pixels: from the edge of the brain, and of brain in two slices that are compared
 ENDS_MM = 10.0  # of what was trained that is left out: slices there show a few pixels of brain, or none
 
 
@@ -193,15 +194,20 @@ def through_plane(pixels: np.ndarray, every_mm: float, spacing_mm: float) -> dic
 
 
 def correlation_at(pixels: np.ndarray, apart: int) -> float:
-    """Mean of Pearson's correlation of slices (N, H, W) `apart` slices from each other, where either of the
-    two shows brain."""
+    """Mean of Pearson's correlation of slices (N, H, W) `apart` slices from each other, inside the brain.
+
+    Where both show brain, RIM pixels from its edge: the outline alone makes any two brains alike, smooth
+    ones more than others. BrainclipError where no two slices have enough in common.
+    """
+    from scipy import ndimage
+
     found = []
     for first, second in zip(pixels[:-apart], pixels[apart:], strict=True):
-        brain = (first > 0) | (second > 0)
-        if brain.sum() > 1 and np.ptp(first[brain]) and np.ptp(second[brain]):
-            found.append(np.corrcoef(first[brain], second[brain])[0, 1])
+        inside = ndimage.binary_erosion((first > 0) & (second > 0), iterations=RIM)
+        if inside.sum() >= LEAST and np.ptp(first[inside]) and np.ptp(second[inside]):
+            found.append(np.corrcoef(first[inside], second[inside])[0, 1])
     if not found:
-        raise BrainclipError(f"no two slices that show brain, {apart} from each other")
+        raise BrainclipError(f"no two slices that show enough brain, {apart} from each other")
     return float(np.mean(found))
 
 

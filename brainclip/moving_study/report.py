@@ -124,10 +124,11 @@ def stacks(found: dict[str, Any], recipe: dict[str, Any]) -> list[str]:
         "",
         f"`stack`: axial {asked['modality']} slices every {asked['every_mm']:g} mm from {asked['from_mm']:g} "
         f"to {asked['to_mm']:g} mm, beside real slices at the same places. Correlation of slices so many mm "
-        "apart, mean over people; of validation people the least and most, too, within which a stack should "
-        f"lie. The noise's length, {found['chosen']:g} mm, is of {', '.join(found['away'])} mm the nearest "
-        f"to validation people ({asked['tried']} synthetic people each). Step: change of grey a millimetre "
-        "across the slices, over that within them; 1 is as smooth across as along. Place: by the judge.",
+        "apart, inside the brain, mean over people; of validation people the least and most, too, within "
+        f"which a stack should lie. The noise's length, {found['chosen']:g} mm, is of "
+        f"{', '.join(found['away'])} mm the nearest to validation people ({asked['tried']} synthetic people "
+        "each). Step: change of grey a millimetre across the slices, over that within them; 1 is as smooth "
+        "across as along. Place: by the judge.",
         "",
         f"| | n | {' | '.join(f'{one:g} mm' for one in places)} | step | order of places | error, mm |",
         f"|{'---|' * (len(places) + 5)}",
