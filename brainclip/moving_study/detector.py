@@ -17,13 +17,6 @@ from brainclip.train.loop import Batch, Stage, train
 from brainclip.weights import hash_file, load_weights, read_json, save_weights, write_json
 
 WEIGHTS = "detector.safetensors"
-SHARES = {
-    "": 0.2,
-    "sclerosis": 0.5,
-    "tumour": 0.15,
-    "infarct": 0.15,
-    "atrophy": 0.0,
-}  # of the batches, by kind
 RARE = -4.0  # logit of lesion that the network begins with: one pixel in fifty
 
 
@@ -40,8 +33,7 @@ class Detector(nn.Module):
             in_channels=1,
             out_channels=1,
             channels=channels,
-            strides=[1]
-            + [2] * (len(channels) - 2),  # the first at full resolution: plaques are 2 pixels wide
+            strides=[2] * (len(channels) - 1),
             num_res_units=1,
         )
         self.rare = nn.Parameter(torch.tensor(RARE))
@@ -73,14 +65,14 @@ class Detector(nn.Module):
 
 
 class DetectorObjective(nn.Module):
-    """Cross-entropy and soft Dice of each slice, by MONAI's DiceCELoss (not of the batch, for the small)."""
+    """Cross-entropy and soft Dice over the batch, by MONAI's DiceCELoss."""
 
     def __init__(self, detector: Detector) -> None:
         from monai.losses import DiceCELoss
 
         super().__init__()
         self.detector = detector
-        self.loss = DiceCELoss(sigmoid=True)
+        self.loss = DiceCELoss(sigmoid=True, batch=True)
 
     def forward(self, images: Tensor, masks: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         loss: Tensor = self.loss(self.detector(images).float(), masks)
@@ -94,13 +86,9 @@ def trained(recipe: MovingRecipe, seen: Cases) -> Detector:
     detector = Detector(asked.channels)
     images, masks = torch.from_numpy(seen.images)[:, None], torch.from_numpy(seen.masks)[:, None]
 
-    kinds = seen.column("kind")
-    odds = np.array([SHARES[kind] / (kinds == kind).sum() for kind in kinds])
-
     def batch(step: int) -> Batch:
         generator = np.random.default_rng([asked.seed, step])
-        rows = torch.from_numpy(generator.choice(len(images), asked.batch, p=odds / odds.sum()))
-        # whole slices: the network's norms are of a slice, and a part of one has others
+        rows = torch.from_numpy(generator.choice(len(images), asked.batch, replace=len(images) < asked.batch))
         return dict(zip(("images", "masks"), changed(images[rows], masks[rows], generator), strict=True))
 
     facts = {"recipe": as_dict(asked), "inputs": {"slices": digest([len(images), float(seen.images.sum())])}}

@@ -100,25 +100,6 @@ def _any_lesion(asked: MarkersRecipe, turn: int, rng: np.random.Generator) -> tu
     )
 
 
-def with_plaques(model: BrainCLIP, recipe: MovingRecipe, seen: Cases) -> Cases:
-    """The cases, and their healthy slices with the recipe's further plaques, of which the others are few."""
-    asked, geometry = recipe.markers, Geometry(model.size, float(model.card["spacing_mm"]))
-    rows: list[Case] = []
-    images, masks = [], []
-    for number in np.flatnonzero(seen.column("kind") == "").tolist():
-        case, rng = seen.rows[number], np.random.default_rng([recipe.seed, number, 11])
-        for _ in range(asked.plaques):
-            size = float(rng.uniform(min(asked.kinds["sclerosis"]), max(asked.kinds["sclerosis"])))
-            contrast = float(rng.uniform(min(asked.contrasts), max(asked.contrasts)))
-            seed = int(rng.integers(2**31))
-            made = _drawn(seen.images[number], case.facts, ("sclerosis", size, contrast, seed), geometry)
-            if made is not None:
-                rows.append(replace(case, kind="sclerosis", size_mm=size, contrast=contrast))
-                images.append(made[0])
-                masks.append(made[1])
-    return together([seen, Cases(tuple(rows), np.stack(images), np.stack(masks))]) if rows else seen
-
-
 def _drawn(
     pixels: np.ndarray, facts: Facts, what: tuple[str, float, float, int], geometry: Geometry
 ) -> tuple[np.ndarray, np.ndarray] | None:

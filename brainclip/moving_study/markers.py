@@ -12,7 +12,7 @@ from brainclip.anomaly.figures import auprc_difference, auroc_difference, pixel_
 from brainclip.errors import RecipeError
 from brainclip.model import BrainCLIP
 from brainclip.moving_study.detector import Detector, trained
-from brainclip.moving_study.marked import held_out, marked, patient, with_plaques
+from brainclip.moving_study.marked import held_out, marked, patient
 from brainclip.moving_study.recipe import MovingRecipe
 
 HELD_OUT = 5  # every fifth synthetic person is not trained on
@@ -32,13 +32,13 @@ def run_markers(model: BrainCLIP, recipe: MovingRecipe) -> dict[str, Any]:
         raise RecipeError("the recipe names no [real.NAME]; a detector is measured on real patients")
     asked, seen = recipe.markers, marked(model, recipe)
     held = seen.column("subject").astype(int) % HELD_OUT == 0
-    known = with_plaques(model, recipe, seen.of(~held))
+    known = seen.of(~held)
     detector = trained(recipe, known)
     real = together([patient(model, recipe, name) for name in recipe.real])
     report: dict[str, Any] = {
         "detector": detector.hash,
         "trained_on": {"slices": len(known.rows), "steps": asked.steps, "batch": asked.batch},
-        "people": len(np.unique(seen.of(~held).column("subject"))),
+        "people": len(np.unique(known.column("subject"))),
         "thresholds": {},
         "kinds": {},
         "sets": {},
@@ -49,11 +49,10 @@ def run_markers(model: BrainCLIP, recipe: MovingRecipe) -> dict[str, Any]:
         sets = {f"{modality}, held-out markers": own} if len(own.rows) else {}
         if modality in asked.held_out:
             sets = {f"{modality}, validation people, drawn lesions": held_out(recipe, modality)} | sets
+        report["kinds"] |= {name: of_kinds(detector, cases) for name, cases in sets.items()}
         sets |= _patients(recipe, real, modality)
         for name, cases in sets.items():
             report["sets"][name] = measured(detector, cases, thresholds)
-            if "patient" not in name:
-                report["kinds"][name] = of_kinds(detector, cases)
             if not thresholds:
                 thresholds = {by: report["sets"][name][by]["pixel"]["threshold"] for by in BY}
                 report["thresholds"][modality] = thresholds

@@ -57,8 +57,8 @@ class MarkersRecipe(TrainingRecipe):
     kinds: kind of lesion -> smallest and largest size in mm; contrasts: least and most, as atlas.lesions has
     it. pictures: healthy slices of each contrast, within between_mm of z; marks: lesions drawn into each, one
     at a time, and fitted in by the decoder, strength as brainclip.mark takes it; drawn: further ones that
-    are not; plaques: further ones of sclerosis alone, in slices that are trained on. held_out: contrast ->
-    name of the pairs of whose validation people (the first `people`) slices with drawn lesions are measured.
+    are not. held_out: contrast -> name of the pairs of whose validation people (the first `people`) slices
+    with drawn lesions are measured.
     """
 
     modalities: tuple[str, ...] = ("FLAIR", "T1")
@@ -70,11 +70,10 @@ class MarkersRecipe(TrainingRecipe):
     between_mm: tuple[float, ...] = (-50.0, 66.0)
     marks: int = 4
     drawn: int = 8
-    plaques: int = 8
     strength: float = 0.1
     held_out: dict[str, str] = field(default_factory=dict)
     people: int = 13
-    channels: tuple[int, ...] = (8, 16, 32, 64, 64)
+    channels: tuple[int, ...] = (16, 32, 64, 128)
     every_mm: float = 3.0  # between slices of a real scan
 
 
