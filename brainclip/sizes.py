@@ -79,9 +79,13 @@ def hats(places_mm: np.ndarray, plane: str | None) -> np.ndarray:
     return np.maximum(0.0, 1.0 - away)
 
 
+def directions_of(model: BrainCLIP) -> Path | None:
+    """Where the directions of a model are; None where it has none."""
+    paths = model.folder / FILE, BUNDLED / f"{model.clip.hash}.safetensors"
+    return next((path for path in paths if path.is_file()), None)
+
+
 def _read(model: BrainCLIP) -> dict[str, Tensor]:
     """The directions of a model; empty where it has none."""
-    for path in (model.folder / FILE, BUNDLED / f"{model.clip.hash}.safetensors"):
-        if path.is_file():
-            return read_weights(path)
-    return {}
+    path = directions_of(model)
+    return read_weights(path) if path else {}

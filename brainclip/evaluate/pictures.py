@@ -20,6 +20,7 @@ from brainclip.data import PairDataset
 from brainclip.errors import BrainclipError
 from brainclip.evaluate.prompts import Asked
 from brainclip.model import BrainCLIP
+from brainclip.sizes import directions_of
 from brainclip.weights import hash_file, read_json
 
 PACKAGE = Path(__file__).parent.parent
@@ -79,12 +80,21 @@ def made_pictures(folder: Path) -> list[MadePicture]:
 
 
 def identity(model: BrainCLIP) -> str:
-    """A hash of all that a model's pictures depend on: weights, settings, adapters, the code that samples and
-    the atlas, by which a prompt is read and said again."""
+    """A hash of all that a model's pictures depend on: weights, settings, adapters, directions of sizes, the
+    code that samples and the atlas, by which a prompt is read and said again."""
     cards = [read_json(path) for path in sorted(model.folder.glob("decoder/adapters/*/adapter.json"))]
-    names = ("model", "clip", "prior", "decoder", "schedules", "lora", "vae")
+    names = ("model", "clip", "prior", "decoder", "schedules", "lora", "vae", "sizes")
+    directions = directions_of(model)
     sampling = [*(PACKAGE / f"{name}.py" for name in names), *sorted((PACKAGE / "layouts").glob("*.py"))]
-    return digest([model.card, cards, [hash_file(path) for path in sampling], code_hash(ATLAS)])
+    return digest(
+        [
+            model.card,
+            cards,
+            [hash_file(path) for path in sampling],
+            code_hash(ATLAS),
+            directions and hash_file(directions),
+        ]
+    )
 
 
 def code_hash(*folders: Path) -> str:
