@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SMOOTH_MM = 4.0  # standard deviation along which embeddings of neighbours are averaged
 WORDINGS = 3  # of each place; neighbours are averaged as well
-NOISE_MM = 8.0  # over which the decoder's noise changes; the same for all slices makes columns of the cortex
+NOISE_MM = 2.7  # over which the decoder's noise changes: as validation people's slices do, see docs/moving
 REACH = 4  # widths of the kernel of slow noise beyond which nothing counts
 RIM, LEAST = 3, 200  # pixels: from the edge of the brain, and of brain in two slices that are compared
 ENDS_MM = 10.0  # of what was trained that is left out: slices there show a few pixels of brain, or none

@@ -46,7 +46,7 @@ class StacksRecipe:
     from_mm: float = -40.0
     to_mm: float = 62.0
     every_mm: float = 3.0
-    noise_mm: tuple[float, ...] = (0.0, 2.0, 4.0, 8.0)  # of which the nearest to validation people is taken
+    noise_mm: tuple[float, ...] = (0.0, 2.0, 2.7, 4.0)  # of which the nearest to validation people is taken
     tried: int = 2  # synthetic people of each
 
 
