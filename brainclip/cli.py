@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -31,16 +32,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("brainclip: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        if _is_full(error):
             return _mistake(f"the disk is full{_of(error)}; free some space and run the same command again")
-        if error.errno is None:
+        if not isinstance(error, OSError) or error.errno is None:
             raise
         return _mistake(f"{error.strerror}{_of(error)}")
 
 
-def _of(error: OSError) -> str:
-    return f": {error.filename}" if error.filename else ""
+def _is_full(error: Exception) -> bool:
+    """Whether an error says that the disk is full: safetensors and numpy do so in words alone."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return bool(re.search(r"No space left on device|\d+ requested and \d+ written", str(error)))
+
+
+def _of(error: Exception) -> str:
+    name = getattr(error, "filename", None)
+    return f": {name}" if name else ""
 
 
 def _mistake(sentence: str) -> int:

@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from conftest import ROOT
+from safetensors import SafetensorError
 
 from atlas.register import OVERLAP_FLOOR, SIMILARITY_FLOOR
 from brainclip import cli
@@ -255,6 +256,12 @@ def test_help_of_every_verb_names_dry_run(verb: str, capsys: pytest.CaptureFixtu
     [
         (KeyboardInterrupt(), 130, "interrupted"),
         (OSError(errno.ENOSPC, "No space left", "a/b.png"), 2, "the disk is full: a/b.png; free some space"),
+        (OSError("215808 requested and 76768 written"), 2, "the disk is full; free some space"),
+        (
+            SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+            2,
+            "the disk is full; free some space",
+        ),
         (PermissionError(errno.EACCES, "Permission denied", "a/b.png"), 2, "Permission denied: a/b.png"),
     ],
 )

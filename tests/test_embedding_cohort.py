@@ -168,6 +168,23 @@ def test_damaged_foreign_and_absent_files_are_refused(model: BrainCLIP, pairs: P
         embed_folder(pairs, tmp_path / "y.parquet", model=model)
 
 
+def test_an_index_that_cannot_be_made_again_stays(
+    model: BrainCLIP, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed_folder(pairs, tmp_path / "x.parquet", model=model, splits=["test"])
+    first = Index.build(tmp_path / "x.parquet", tmp_path / "index")
+    kept = sorted(path.name for path in (tmp_path / "index").iterdir())
+
+    def full(*_: object) -> None:
+        raise OSError("215808 requested and 76768 written")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(OSError, match="requested"):
+        Index.build(tmp_path / "x.parquet", tmp_path / "index", model=model)
+    assert sorted(path.name for path in (tmp_path / "index").iterdir()) == kept
+    assert np.array_equal(Index(tmp_path / "index").embeddings, first.embeddings)
+
+
 def test_a_query_is_read_as_a_prompt(model: BrainCLIP) -> None:
     query, facts = query_of(model, "coronal T2, enlarged ventricles")
     assert (facts.plane, facts.modality, facts.sizes) == ("coronal", "T2", {"lateral ventricles": "enlarged"})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -103,18 +104,23 @@ class Index:
             raise BrainclipError(f"{cohort}: holds no slices")
         if model is not None:
             _check_model(rows.about, model)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "index.json").unlink(missing_ok=True)
-        np.save(folder / "embeddings.npy", rows.embeddings)
-        shutil.copyfile(cohort, folder / "rows.parquet")
-        (folder / FAISS).unlink(missing_ok=True)
-        if faiss:
-            write_faiss(rows.embeddings, folder / FAISS)
         captions = sorted({text for text in rows.columns["caption"] if text}) if model is not None else []
-        if model is not None and captions:
-            parts = [model.embed_text(captions[i : i + 256]) for i in range(0, len(captions), 256)]
-            np.save(folder / "captions.npy", np.concatenate([part.numpy() for part in parts]))
-            (folder / "captions.json").write_text(json.dumps(captions, ensure_ascii=False), encoding="utf-8")
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            dir=folder, prefix=".new-"
+        ) as new:  # an older one stays till the end
+            np.save(f"{new}/embeddings.npy", rows.embeddings)
+            shutil.copyfile(cohort, f"{new}/rows.parquet")
+            if faiss:
+                write_faiss(rows.embeddings, Path(new, FAISS))
+            if model is not None and captions:
+                parts = [model.embed_text(captions[i : i + 256]) for i in range(0, len(captions), 256)]
+                np.save(f"{new}/captions.npy", np.concatenate([part.numpy() for part in parts]))
+                Path(new, "captions.json").write_text(json.dumps(captions, ensure_ascii=False), "utf-8")
+            (folder / "index.json").unlink(missing_ok=True)
+            (folder / FAISS).unlink(missing_ok=True)
+            for path in Path(new).iterdir():
+                path.replace(folder / path.name)
         about = {
             "format": FORMAT,
             "slices": len(rows),
