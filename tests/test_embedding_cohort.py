@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from test_embedding_inputs import GEOMETRY, model
 from toy_pairs import write_toy_pairs
@@ -198,8 +201,19 @@ def test_the_command_line_embeds_indexes_searches_and_captions(
     named = ["--model", str(model.folder)]
     index, picture = str(tmp_path / "index"), str(pairs / "test" / "test00" / "005.png")
     assert cli.main(["index", str(pairs), "--out", index, "--captions", *named]) == 0
-    assert cli.main(["search", "coronal T2 slice", "--index", index, "--k", "4", "--strict", *named]) == 0
     out = str(tmp_path / "hits")
+    sized = ["search", "coronal T2, enlarged ventricles", "--index", index, "--out", f"{out}.csv", *named]
+    assert cli.main(sized) == 0
+    rows = list(csv.DictReader(Path(f"{out}.csv").read_text().splitlines()))
+    assert {(row["plane"], row["contrast"]) for row in rows} == {("coronal", "T2")}
+    table = pq.read_table(f"{index}/rows.parquet")
+    place = table.schema.names.index("contrast")
+    renamed = table.set_column(place, "contrast", pa.array(["T2"] * len(table)))
+    pq.write_table(renamed, f"{index}/rows.parquet")
+    assert cli.main(["search", "coronal FLAIR slice", "--index", index, *named]) == 0
+    assert "has no coronal FLAIR slice; these are the nearest of others" in capsys.readouterr().err
+    assert cli.main(["index", str(pairs), "--out", index, "--captions", *named]) == 0
+    assert cli.main(["search", "coronal T2 slice", "--index", index, "--k", "4", "--strict", *named]) == 0
     for more in (["--out", f"{out}.csv"], ["--out", f"{out}.png"], ["--captions"]):
         assert cli.main(["search", picture, "--index", index, "--k", "4", *more, *named]) == 0
     assert len(Path(f"{out}.csv").read_text().splitlines()) == 5

@@ -68,9 +68,11 @@ def add_verbs(verb: AddVerb) -> None:
 
 def index(asked: argparse.Namespace) -> str:
     from brainclip.embedding.cohort import embed_folder
-    from brainclip.embedding.index import Index
+    from brainclip.embedding.index import Index, faiss_module
     from brainclip.model import load
 
+    if asked.faiss:
+        faiss_module()  # before minutes of embedding
     model = load(asked.model)
     pairs = asked.input if asked.input.is_dir() else None
     if pairs and not (pairs / "dataset.json").is_file():
@@ -101,6 +103,7 @@ def index(asked: argparse.Namespace) -> str:
 
 
 def search(asked: argparse.Namespace) -> str:
+    from atlas.facts import Facts
     from brainclip.embedding.index import Index, query_of
     from brainclip.embedding.readings import Readings
     from brainclip.model import load
@@ -132,10 +135,19 @@ def search(asked: argparse.Namespace) -> str:
             _write_rows(asked.out, ("score", "caption"), texts)
         return "search: " + "; ".join(f"{text!r} ({score:.3f})" for score, text in texts[:SHOWN])
     sizes = None if facts is None or asked.strict else facts.sizes
+    wanted = facts if asked.strict else None
+    if facts is not None and not asked.strict:
+        kind = Facts(plane=facts.plane, modality=facts.modality)
+        there = bool(found.agreeing(kind).any())
+        if not there:
+            named = " ".join(filter(None, (kind.plane, kind.modality)))
+            warn([f"{asked.index} has no {named} slice; these are the nearest of others"])
+        elif sizes:  # or large ventricles in another contrast would come first
+            wanted = kind
     hits = found.search(
         query,
         asked.k,
-        facts=facts if asked.strict else None,
+        facts=wanted,
         sizes=sizes,
         readings=Readings.load(model) if sizes else None,
         each_person_once=asked.once,

@@ -175,7 +175,7 @@ class Index:
         path = self.folder / FAISS
         if allowed is None and path.is_file():
             queries = np.ascontiguousarray(queries, dtype=np.float32)
-            scores, rows = _faiss().read_index(str(path)).search(queries, min(k, len(self)))
+            scores, rows = faiss_module().read_index(str(path)).search(queries, min(k, len(self)))
             return scores, rows
         return nearest_of(self.embeddings, queries, k, allowed)
 
@@ -298,7 +298,7 @@ def nearest_of(
 
 def write_faiss(embeddings: np.ndarray, path: Path) -> None:
     """Write faiss's inverted file of (N, D) rows. BrainclipError where faiss is not installed."""
-    faiss = _faiss()
+    faiss = faiss_module()
     lists = max(1, min(LISTS, len(embeddings) // 40))  # faiss wants 39 rows a list to train on
     quantizer = faiss.IndexFlatIP(embeddings.shape[1])
     index = faiss.IndexIVFFlat(quantizer, embeddings.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
@@ -309,7 +309,8 @@ def write_faiss(embeddings: np.ndarray, path: Path) -> None:
     faiss.write_index(index, str(path))
 
 
-def _faiss() -> Any:
+def faiss_module() -> Any:
+    """The module faiss. BrainclipError where it is not installed."""
     try:
         import faiss
     except ImportError:
