@@ -231,3 +231,14 @@ def test_a_long_name_under_a_slice_does_not_run_into_the_other() -> None:
     cell = np.asarray(pair_cell("a prompt", *slices, "trained on sub-" + "0" * 60, ""))
     beside = cell[-16:, 130:]
     assert (cell[-16:, :128] < 128).any() and (beside == 255).all()
+
+
+@pytest.mark.parametrize("verb", [["memorisation"], ["push", "somebody/model"]])
+@pytest.mark.parametrize("checks", ["", '[check.base]\nadapter = "none"\n'])
+def test_a_dry_run_refuses_a_recipe_that_checks_nothing(
+    verb: list[str], checks: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "m.toml"
+    recipe.write_text(f'folder = "{tmp_path}/out"\n{checks}')
+    assert cli.main([verb[0], str(recipe), *verb[1:], "--dry-run"]) == 2
+    assert "needs pairs" in capsys.readouterr().err

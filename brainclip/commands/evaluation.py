@@ -149,11 +149,16 @@ def degradation(asked: argparse.Namespace) -> str:
 
 def memorisation(asked: argparse.Namespace) -> str:
     from brainclip.config import read_recipe
-    from brainclip.evaluate.memorisation_study import MemorisationRecipe, run_memorisation
+    from brainclip.evaluate.memorisation_study import (
+        MemorisationRecipe,
+        check_memorisation,
+        run_memorisation,
+    )
 
     recipe = read_recipe(MemorisationRecipe, asked.recipe, asked.overrides)
     if asked.dry_run:
-        checks = ", ".join(recipe.check) or "nothing: the recipe has no [check.NAME]"
+        check_memorisation(recipe)
+        checks = ", ".join(recipe.check)
         return f"memorisation: would check {checks} of {recipe.model} in {recipe.folder}"
     report = run_memorisation(recipe)
     found = ", ".join(
@@ -202,12 +207,13 @@ def steps(asked: argparse.Namespace) -> str:
 
 def push(asked: argparse.Namespace) -> str:
     from brainclip.config import read_recipe
-    from brainclip.evaluate.memorisation_study import MemorisationRecipe
+    from brainclip.evaluate.memorisation_study import MemorisationRecipe, check_memorisation
     from brainclip.evaluate.push import push as run
 
     recipe = read_recipe(MemorisationRecipe, asked.recipe, asked.overrides)
     if asked.dry_run:
-        checks = ", ".join(recipe.check) or "nothing: the recipe has no [check.NAME]"
+        check_memorisation(recipe)
+        checks = ", ".join(recipe.check)
         return f"push: would check {checks} and upload {recipe.model} to {asked.hub_id}"
     return f"push: {run(recipe, asked.hub_id, private=asked.private, force=asked.force)}"
 

@@ -51,6 +51,13 @@ class MemorisationRecipe:
     check: dict[str, CheckRecipe] = field(default_factory=dict)
 
 
+def check_memorisation(recipe: MemorisationRecipe) -> None:
+    """RecipeError for a recipe without a check, or with one without pairs."""
+    for name, check in recipe.check.items() or [("NAME", CheckRecipe())]:
+        if not check.pairs:
+            raise RecipeError(f"[check.{name}] needs pairs, the folders that the model was trained on")
+
+
 def run_memorisation(recipe: MemorisationRecipe) -> dict[str, Any]:
     """model, checks: name -> figures of brainclip.evaluate.memorisation, passes.
 
@@ -60,9 +67,7 @@ def run_memorisation(recipe: MemorisationRecipe) -> dict[str, Any]:
     from brainclip.evaluate.judge import Judge
     from brainclip.model import load
 
-    for name, check in recipe.check.items() or [("NAME", CheckRecipe())]:
-        if not check.pairs:
-            raise RecipeError(f"[check.{name}] needs pairs, the folders that the model was trained on")
+    check_memorisation(recipe)
     model, folder = load(recipe.model), Path(recipe.folder)
     features: Features | None = Judge.load(Path(recipe.judge)).features if recipe.judge else None
     report: dict[str, Any] = {"model": model.name, "recipe": as_dict(recipe), "checks": {}}
