@@ -109,18 +109,15 @@ class BrainCLIP:
     ) -> list[Picture]:
         """n Pictures per prompt, in the order of the prompts; picture k of a prompt has the seed `seed + k`.
 
-        seed: of all prompts, or one for each.
-
         A prompt is read into facts, and these are said again in a wording of the training captions, which
         each picture keeps in settings["caption"]; a prompt that names no plane is embedded as it is. A new
-        token that the model has learned (inversions) is for the decoder alone. What was not understood or not
-        trained is named in Picture.warnings.
+        token that the model has learned (inversions) is for the decoder alone. A stated size of ventricles
+        moves the embedding along its direction (brainclip.sizes; settings["sizes"]). What was not understood
+        or not trained is named in Picture.warnings. seed: of all prompts, or one for each.
         steps, guidance: of the decoder; None: what the model card says. adapter: a name, several with a
         weight each ({"ixi": 0.7, "clinic": 0.5}), None for the base model, or "auto" (the adapter that the
-        model card prefers for the prompt's contrast). candidates:
-        image embeddings drawn for a picture, of which the nearest to the caption's is decoded; None: what
-        the card says. A size of the ventricles that the prompt states moves the embedding along its direction
-        (brainclip.sizes); settings["sizes"] says so.
+        model card prefers for the prompt's contrast). candidates: image embeddings drawn for a picture, of
+        which the nearest to the caption's is decoded; None: what the card says.
         PromptError for an empty or too long prompt, WeightsError for an adapter that the model has not.
         """
         import torch
