@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ AREAS = (data, training, model, embedding, search, moving, evaluation, anomaly) 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code."""
+    # before torch: its threads otherwise spin while they wait, beside other programs for eight times as long
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         asked = parser().parse_args(argv)
         line = asked.call(asked)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -318,3 +319,16 @@ def test_pairs_prints_what_it_counted(tmp_path: Path, capsys: pytest.CaptureFixt
     assert cli.main([*command, "--size", "48", "--spacing", "4", "--every", "40", "--workers", "1"]) == 0
     found = capsys.readouterr().out.splitlines()[-1]
     assert re.fullmatch(rf"pairs: {re.escape(str(out))} \([1-9]\d* pairs, 0 rejected\)", found), found
+
+
+def test_threads_of_torch_wait_without_spinning_unless_the_user_says_otherwise() -> None:
+    code = (
+        "import os, sys; from brainclip import cli; cli.main(['generate', 'axial T1 slice', '--dry-run']);"
+        "print(os.environ['OMP_WAIT_POLICY'])"
+    )
+    for given, wanted in (({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")):
+        known = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+        made = subprocess.run(
+            [sys.executable, "-c", code], env=known | given, capture_output=True, text=True, check=True
+        )
+        assert made.stdout.split()[-1] == wanted
