@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from brainclip.evaluate.ventricles import BOUNDS, Usual, sizes_of
+from brainclip.evaluate.ventricles import BOUNDS, Usual, words_of
 
 
 def people(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -29,7 +29,7 @@ def test_ventricles_of_a_young_person_are_enlarged_where_an_old_one_has_normal_o
     ages, places, share, _ = people(2000)
     usual = Usual(ages, places, share)
     at = np.full(2, 17.0)
-    assert sizes_of(usual.percentile(np.array([30.0, 80.0]), at, np.full(2, 11.4))).tolist() == [
+    assert words_of(usual.percentile(np.array([30.0, 80.0]), at, np.full(2, 11.4))).tolist() == [
         "enlarged",
         "normal",
     ]
@@ -37,5 +37,5 @@ def test_ventricles_of_a_young_person_are_enlarged_where_an_old_one_has_normal_o
 
 def test_every_percentile_has_a_word_and_the_bounds_lie_between_those_of_captions() -> None:
     assert BOUNDS == [27.5, 72.5]
-    words = sizes_of(np.array([0.0, 20.0, 27.0, 28.0, 50.0, 72.0, 73.0, 80.0, 100.0]))
+    words = words_of(np.array([0.0, 20.0, 27.0, 28.0, 50.0, 72.0, 73.0, 80.0, 100.0]))
     assert words.tolist() == ["small"] * 3 + ["normal"] * 3 + ["enlarged"] * 3

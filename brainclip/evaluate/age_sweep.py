@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from atlas.facts import AXIS
 from brainclip.config import Recipe
@@ -61,7 +62,7 @@ def age_sweep(
     return found
 
 
-def _effect(ages: np.ndarray, segmenter: Segmenter, images: Any) -> dict[str, Any]:
+def _effect(ages: np.ndarray, segmenter: Segmenter, images: Tensor) -> dict[str, Any]:
     share = shares(segmenter.tissues(images))[:, 0]
 
     def read(at: float) -> Figure:

@@ -42,7 +42,7 @@ def _terms(ages: np.ndarray, places: np.ndarray) -> np.ndarray:
     return np.stack([np.ones_like(age), age, age**2, place, place**2], axis=1)
 
 
-def sizes_of(percentiles: np.ndarray) -> np.ndarray:
+def words_of(percentiles: np.ndarray) -> np.ndarray:
     """The word "small", "normal" or "enlarged" of each percentile (N,)."""
     return np.array(list(SIZES))[np.digitize(percentiles, BOUNDS)]
 
@@ -67,8 +67,8 @@ def ventricle_sizes(
     for group in dict.fromkeys(pairs.group):
         rows = _one_of_each(pairs, held_out, str(group))
         table, _, modality = str(group).rpartition(" ")
-        numbers = [held_out.folders.index(recipe.pairs_folder(table))]
-        usual = _usual(segmenter, training, modality, numbers)
+        number = held_out.folders.index(recipe.pairs_folder(table))  # training has the same folders
+        usual = _usual(segmenter, training, modality, number)
         if usual is None or not rows:
             continue
         asked = [asked_like(held_out.pairs[i].facts) for i in rows for _ in SIZES]
@@ -81,10 +81,10 @@ def ventricle_sizes(
         ages = np.array([held_out.pairs[i].facts.known["age"] for i in rows for _ in SIZES])
         places = np.array([row.position_mm for row in asked])
         subjects = np.array([held_out.pairs[i].subject for i in rows for _ in SIZES])
-        made = sizes_of(usual.percentile(ages, places, share))
+        made = words_of(usual.percentile(ages, places, share))
         found[str(group)] = {
             "made": confusion(words, made, list(SIZES), subjects),
-            "real": _of_people(segmenter, usual, held_out, modality, numbers),
+            "real": _of_people(segmenter, usual, held_out, modality, number),
             "shares": {word: average(share[words == word], subjects[words == word]) for word in SIZES},
         }
     return found
@@ -99,7 +99,7 @@ def _one_of_each(pairs: Counterparts, held_out: PairDataset, group: str) -> list
     return list(first.values())
 
 
-def _at_ventricles(data: PairDataset, modality: str, numbers: list[int]) -> np.ndarray:
+def _at_ventricles(data: PairDataset, modality: str, number: int) -> np.ndarray:
     """Rows of axial slices of a contrast at the ventricles, of people whose age is known."""
     facts = [pair.facts for pair in data.pairs]
     return np.array(
@@ -107,7 +107,7 @@ def _at_ventricles(data: PairDataset, modality: str, numbers: list[int]) -> np.n
             i
             for i, fact in enumerate(facts)
             if fact.modality == modality
-            and data.folder_of[i] in numbers
+            and data.folder_of[i] == number
             and "age" in fact.known
             and asked_like(fact).at_ventricles
         ],
@@ -125,19 +125,19 @@ def _measured(
     return ages, places, shares(segmenter.tissues(data.images(rows)))[:, 0]
 
 
-def _usual(segmenter: Segmenter, training: PairDataset, modality: str, numbers: list[int]) -> Usual | None:
-    rows = _at_ventricles(training, modality, numbers)
+def _usual(segmenter: Segmenter, training: PairDataset, modality: str, number: int) -> Usual | None:
+    rows = _at_ventricles(training, modality, number)
     return Usual(*_measured(segmenter, training, rows)) if len(rows) >= FEWEST else None
 
 
 def _of_people(
-    segmenter: Segmenter, usual: Usual, data: PairDataset, modality: str, numbers: list[int]
+    segmenter: Segmenter, usual: Usual, data: PairDataset, modality: str, number: int
 ) -> dict[str, Any]:
-    rows = _at_ventricles(data, modality, numbers)
+    rows = _at_ventricles(data, modality, number)
     known = np.array([data.pairs[i].facts.sizes.get(STRUCTURE, "") for i in rows])
     rows, known = rows[known != ""], known[known != ""]
     subjects = np.array([data.pairs[i].subject for i in rows])
     if not len(rows):
         return confusion(known, known, list(SIZES))
-    judged = sizes_of(usual.percentile(*_measured(segmenter, data, rows)))
+    judged = words_of(usual.percentile(*_measured(segmenter, data, rows)))
     return confusion(known, judged, list(SIZES), subjects)
